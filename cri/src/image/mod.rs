@@ -1,0 +1,1 @@
+//! Images and their layers on disk: pull, import, list, remove; knows nothing of CRI messages.
