@@ -1,0 +1,68 @@
+# make          what there is to make
+# make demo     build, start a private node, run examples/hello.yaml, fetch its page
+# make test     format, lints, every test; installs what the tests need
+# make bench    figures beside a peer, as ratios, in one run
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help build demo demo-stop test lint unit e2e bench deps deps-build clean install
+
+# Releases are static. Where rustup cannot give the musl target, a static glibc build stands in.
+MUSL   := x86_64-unknown-linux-musl
+TARGET := $(shell rustup target list --installed 2>/dev/null | grep -qx $(MUSL) && echo $(MUSL) || \
+            { rustup target add $(MUSL) >/dev/null 2>&1 && echo $(MUSL) || echo x86_64-unknown-linux-gnu; })
+export CARGO_BUILD_TARGET := $(TARGET)
+OUT    := target/$(TARGET)
+BIN    := $(OUT)/bin
+SMALL_FLAGS := --config 'target.$(TARGET).rustflags=["-Ctarget-feature=+crt-static","-Crelocation-model=static"]'
+
+help:
+	@grep -E '^# make' Makefile | sed 's/^# //'
+
+# A C compiler for musl; everything else a build needs is cargo's.
+deps-build:
+	@command -v musl-gcc >/dev/null || dist/apt-install musl-tools
+
+# What the tests drive: a real registry, real programs to put into images, real peers.
+deps: deps-build
+	@dist/apt-install busybox-static docker-registry skopeo umoci runc nftables iproute2 procps python3-minimal \
+	  kubernetes-client:kubectl
+
+# The daemons in one program; the runtime, the shim and the plugins as small ones.
+build: deps-build
+	cargo build --release -p orlop -p orlop-cri -p orlop-cni
+	cargo build --profile small $(SMALL_FLAGS) -p orlop-runtime -p orlop-shim
+	@mkdir -p $(BIN)
+	@install -m 0755 $(OUT)/release/{orlop,orlop-cri,orlop-cni} $(OUT)/small/{orlop-runtime,orlop-shim} $(BIN)/
+	@ls -l $(BIN) | awk 'NR>1 {printf "%8.1f KiB  %s\n", $$5/1024, $$9}'
+
+demo: build
+	cargo build --profile small -p orlop-hello
+	@BIN=$(BIN) HELLO=$(OUT)/small/orlop-hello examples/demo.sh run
+
+demo-stop:
+	@BIN=$(BIN) examples/demo.sh stop
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+unit: deps
+	cargo build -p orlop-shim -p orlop-runtime -p orlop-cri -p orlop-cni -p orlop
+	cargo nextest run --workspace --exclude orlop-tests
+
+e2e: deps
+	cargo build -p orlop-shim -p orlop-runtime -p orlop-cri -p orlop-cni -p orlop
+	cargo test -p orlop-tests
+
+test: deps lint unit e2e
+
+bench: deps build
+	cargo run --release -p orlop-tests --bin bench -- --bin $(BIN)
+
+install: build
+	install -D -m 0755 -t $(DESTDIR)/usr/local/bin $(BIN)/*
+	install -D -m 0644 -t $(DESTDIR)/etc/systemd/system dist/orlop.service
+
+clean:
+	cargo clean
