@@ -1,1 +1,16 @@
-//! stub
+//! A node agent: what the kubelet does, on any CRI socket and for any Kubernetes API server.
+//!
+//! [`Agent::start`] is the way in. Inside, the modules carry the kubelet's terms: `node` registers the node
+//! and keeps its heartbeats, `pods` owns one worker for each pod, `container` turns a container's spec into
+//! the runtime's, `volumes`, `probes`, `images`, `events` and `cgroups` do what they are called, and
+//! `server` is the HTTPS API on port 10250.
+
+mod agent;
+mod cgroups;
+mod config;
+mod cri;
+mod error;
+
+pub use agent::Agent;
+pub use config::{Config, LogRotation};
+pub use error::Error;
