@@ -1,0 +1,240 @@
+//! One method per request of the protocol.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use oci_spec::runtime::{LinuxResources, Process};
+use orlop_shim::protocol::{Answer, Create, Exec, Listed, Request};
+use tokio::net::TcpStream;
+
+use super::connection::Connection;
+use super::{Error, ShimClient};
+
+/// For what the shim does by itself, at once.
+const QUICK: Duration = Duration::from_secs(10);
+/// For what runs an OCI runtime and its hooks.
+const RUNTIME: Duration = Duration::from_secs(150);
+/// For ending every process of a pod.
+const SHUTDOWN: Duration = Duration::from_secs(30);
+
+/// The stdio of a process to exec.
+#[derive(Debug)]
+pub enum Stdio {
+    /// Handed to the process itself; bytes don't travel through the shim.
+    Descriptors { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
+    /// A new terminal, whose master comes back.
+    Terminal,
+}
+
+/// A process that was started.
+#[derive(Debug)]
+pub struct Execed {
+    pub pid: i32,
+    /// The pty's master, with [`Stdio::Terminal`].
+    pub terminal: Option<OwnedFd>,
+}
+
+/// A container that is attached to.
+#[derive(Debug)]
+pub struct Attached {
+    pub tty: bool,
+    /// Where to write its input, if asked for and there is one. With a terminal this is its master: it is
+    /// in non-blocking mode, and what it would give to read belongs to the shim.
+    pub stdin: Option<OwnedFd>,
+}
+
+impl ShimClient {
+    /// Makes a container, its process waiting before exec; the pid of its first process.
+    pub async fn create(&self, create: Create) -> Result<i32, Error> {
+        match self.ask("Create", Request::Create(create), RUNTIME).await? {
+            Answer::Created { pid } => Ok(pid),
+            other => Err(unexpected("Create", &other)),
+        }
+    }
+
+    /// Lets a created container exec; when that was, in nanoseconds since the epoch.
+    pub async fn start(&self, id: &str) -> Result<i64, Error> {
+        match self.ask("Start", Request::Start { id: id.into() }, RUNTIME).await? {
+            Answer::Started { at } => Ok(at),
+            other => Err(unexpected("Start", &other)),
+        }
+    }
+
+    /// Sends a signal to a container's first process, or to `all` its processes. Ok if it has ended.
+    pub async fn kill(&self, id: &str, signal: i32, all: bool) -> Result<(), Error> {
+        let id = id.into();
+        self.done("Kill", Request::Kill { id, signal, all }, QUICK).await
+    }
+
+    /// Removes a container that has ended. Ok if there is none.
+    pub async fn delete(&self, id: &str) -> Result<(), Error> {
+        self.done("Delete", Request::Delete { id: id.into() }, RUNTIME).await
+    }
+
+    /// Freezes a container.
+    pub async fn pause(&self, id: &str) -> Result<(), Error> {
+        self.done("Pause", Request::Pause { id: id.into() }, QUICK).await
+    }
+
+    /// Thaws a container.
+    pub async fn resume(&self, id: &str) -> Result<(), Error> {
+        self.done("Resume", Request::Resume { id: id.into() }, QUICK).await
+    }
+
+    /// Changes a container's limits.
+    pub async fn update(&self, id: &str, resources: LinuxResources) -> Result<(), Error> {
+        let (id, resources) = (id.into(), Box::new(resources));
+        self.done("Update", Request::Update { id, resources }, QUICK).await
+    }
+
+    /// Runs one more process in a container; its end is told by an event with `exec_id`.
+    pub async fn exec(&self, id: &str, exec_id: &str, process: Process, stdio: Stdio) -> Result<Execed, Error> {
+        let request = Request::Exec(Exec {
+            id: id.into(),
+            exec_id: exec_id.into(),
+            process: Box::new(process),
+            tty: matches!(stdio, Stdio::Terminal),
+        });
+        let descriptors = match &stdio {
+            Stdio::Terminal => Vec::new(),
+            Stdio::Descriptors { stdin, stdout, stderr } => vec![stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+        };
+        match self.exchange("Exec", request, &descriptors, RUNTIME).await? {
+            (Answer::Execed { pid }, mut got) => Ok(Execed { pid, terminal: got.pop() }),
+            (other, _) => Err(unexpected("Exec", &other)),
+        }
+    }
+
+    /// Signals a process of `exec`, and what it started. Ok if it has ended.
+    pub async fn kill_exec(&self, id: &str, exec_id: &str, signal: i32) -> Result<(), Error> {
+        let (id, exec_id) = (id.into(), exec_id.into());
+        let request = Request::KillExec { id, exec_id, signal };
+        self.done("KillExec", request, QUICK).await
+    }
+
+    /// Has a container's output copied to `stdout` and `stderr` (only `stdout` with a terminal), from now
+    /// on. These should be the write ends of pipes: a reader that falls behind by more than the pipe holds
+    /// (1 MiB) is let go of, which it sees as end-of-file.
+    pub async fn attach(
+        &self,
+        id: &str,
+        stdin: bool,
+        stdout: OwnedFd,
+        stderr: Option<OwnedFd>,
+    ) -> Result<Attached, Error> {
+        let request = Request::Attach { id: id.into(), stdin };
+        let mut descriptors = vec![stdout.as_fd()];
+        descriptors.extend(stderr.as_ref().map(AsFd::as_fd));
+        match self.exchange("Attach", request, &descriptors, QUICK).await? {
+            (Answer::Attached { tty }, mut got) => Ok(Attached { tty, stdin: got.pop() }),
+            (other, _) => Err(unexpected("Attach", &other)),
+        }
+    }
+
+    /// Sets the size of a terminal, in characters.
+    pub async fn resize(&self, id: &str, exec_id: Option<&str>, width: u16, height: u16) -> Result<(), Error> {
+        let request = Request::Resize { id: id.into(), exec_id: exec_id.map(Into::into), width, height };
+        self.done("Resize", request, QUICK).await
+    }
+
+    /// Closes the shim's write end of a container's stdin; the container reads end-of-file once all
+    /// attached are gone, too.
+    pub async fn close_stdin(&self, id: &str) -> Result<(), Error> {
+        self.done("CloseStdin", Request::CloseStdin { id: id.into() }, QUICK).await
+    }
+
+    /// Opens a container's log file by its path again, after its rotation.
+    pub async fn reopen_log(&self, id: &str) -> Result<(), Error> {
+        self.done("ReopenLog", Request::ReopenLog { id: id.into() }, QUICK).await
+    }
+
+    /// Connects to a TCP port of localhost inside the pod.
+    pub async fn dial(&self, port: u16) -> Result<TcpStream, Error> {
+        match self.exchange("Dial", Request::Dial { port }, &[], QUICK).await? {
+            (Answer::Dialed, mut got) => match got.pop() {
+                Some(socket) => {
+                    TcpStream::from_std(socket.into()).map_err(|source| Error::Transport { request: "Dial", source })
+                }
+                None => Err(unexpected("Dial", &Answer::Dialed)),
+            },
+            (other, _) => Err(unexpected("Dial", &other)),
+        }
+    }
+
+    /// All that the shim knows.
+    pub async fn list(&self) -> Result<Listed, Error> {
+        match self.ask("List", Request::List, QUICK).await? {
+            Answer::Listed(listed) => Ok(listed),
+            other => Err(unexpected("List", &other)),
+        }
+    }
+
+    /// Kills and deletes every container, unpins the namespaces; then the shim exits. Ok if it is gone.
+    ///
+    /// # Errors
+    /// [`FailureKind::Timeout`](super::FailureKind::Timeout) when a process cannot be killed; the shim stays.
+    pub async fn shutdown(&self) -> Result<(), Error> {
+        match self.done("Shutdown", Request::Shutdown, SHUTDOWN).await {
+            Err(error) if error.is_gone() => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn done(&self, name: &'static str, request: Request, deadline: Duration) -> Result<(), Error> {
+        match self.ask(name, request, deadline).await? {
+            Answer::Done => Ok(()),
+            other => Err(unexpected(name, &other)),
+        }
+    }
+
+    async fn ask(&self, name: &'static str, request: Request, deadline: Duration) -> Result<Answer, Error> {
+        Ok(self.exchange(name, request, &[], deadline).await?.0)
+    }
+
+    async fn exchange(
+        &self,
+        name: &'static str,
+        request: Request,
+        descriptors: &[BorrowedFd<'_>],
+        deadline: Duration,
+    ) -> Result<(Answer, Vec<OwnedFd>), Error> {
+        let connection = self.connection().await?;
+        let answer = call(&connection, name, &request, descriptors, deadline).await;
+        if matches!(answer, Ok(_) | Err(Error::Refused { .. })) {
+            self.give_back(connection);
+        }
+        answer
+    }
+}
+
+/// One request and its answer on a connection; an [`Answer::Error`] becomes [`Error::Refused`].
+pub(super) async fn call(
+    connection: &Connection,
+    name: &'static str,
+    request: &Request,
+    descriptors: &[BorrowedFd<'_>],
+    deadline: Duration,
+) -> Result<(Answer, Vec<OwnedFd>), Error> {
+    let malformed =
+        |error: serde_json::Error| Error::Protocol { request: name, problem: format!("malformed message: {error}") };
+    let bytes = serde_json::to_vec(request).map_err(malformed)?;
+    let talk = async {
+        connection.send(&bytes, descriptors).await?;
+        connection.receive().await
+    };
+    let packet = match tokio::time::timeout(deadline, talk).await {
+        Ok(Ok(packet)) => packet,
+        Ok(Err(source)) => return Err(Error::Transport { request: name, source }),
+        Err(_) => {
+            return Err(Error::Timeout { request: name, after: deadline });
+        }
+    };
+    match serde_json::from_slice(&packet.bytes).map_err(malformed)? {
+        Answer::Error(failure) => Err(Error::Refused { request: name, failure }),
+        answer => Ok((answer, packet.descriptors)),
+    }
+}
+
+pub(super) fn unexpected(request: &'static str, answer: &Answer) -> Error {
+    Error::Protocol { request, problem: format!("unexpected answer {answer:?}") }
+}
