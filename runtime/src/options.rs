@@ -1,0 +1,145 @@
+//! What callers give to create and exec, and what they get back.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use nix::unistd::Pid;
+use oci_spec::runtime::{Process, Spec};
+
+/// What [`crate::Runtime::create`] makes a container from.
+#[derive(Debug)]
+pub struct CreateOptions {
+    /// The container's name: letters, digits and `_+-.`, unique below the runtime's root.
+    pub id: String,
+    /// The bundle: the folder that relative paths of the spec start from.
+    pub bundle: PathBuf,
+    /// The container's configuration; `None` reads `config.json` of the bundle.
+    pub spec: Option<Spec>,
+    /// Where the root filesystem comes from.
+    pub rootfs: Rootfs,
+    /// What the process gets as descriptors 0, 1 and 2. With `process.terminal` this is [`Stdio::Terminal`]
+    /// whatever is given here.
+    pub stdio: Stdio,
+    /// A listening unix socket that gets the terminal's master, as runc sends it; without it the master
+    /// comes back in [`Created::terminal`].
+    pub console_socket: Option<PathBuf>,
+    /// A file that gets the process id in decimal, written by rename.
+    pub pid_file: Option<PathBuf>,
+    /// How many descriptors from 3 on the process keeps.
+    pub preserve_fds: u32,
+    /// Ask systemd for the cgroup. Refused for now: it needs systemd's D-Bus interface.
+    pub systemd_cgroup: bool,
+    /// Keep the caller's session keyring instead of joining a new one.
+    pub no_new_keyring: bool,
+}
+
+impl CreateOptions {
+    /// A container of this name from this bundle, with the caller's stdio.
+    pub fn new(id: impl Into<String>, bundle: impl Into<PathBuf>) -> CreateOptions {
+        CreateOptions {
+            id: id.into(),
+            bundle: bundle.into(),
+            spec: None,
+            rootfs: Rootfs::FromSpec,
+            stdio: Stdio::Inherit,
+            console_socket: None,
+            pid_file: None,
+            preserve_fds: 0,
+            systemd_cgroup: false,
+            no_new_keyring: false,
+        }
+    }
+}
+
+/// Where a container's root filesystem comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Rootfs {
+    /// The folder `root.path` of the spec.
+    #[default]
+    FromSpec,
+    /// An overlay, mounted detached and moved onto `root.path` of the spec inside the container's own mount
+    /// namespace: it never appears in the host's.
+    Overlay {
+        /// Read-only layers, the topmost first; at least one.
+        lower: Vec<PathBuf>,
+        /// The writable layer; without it the root filesystem is read-only.
+        upper: Option<PathBuf>,
+        /// The overlay's scratch folder, on the filesystem of `upper`, given when `upper` is.
+        work: Option<PathBuf>,
+    },
+}
+
+/// What a process gets as its standard descriptors.
+#[derive(Debug, Default)]
+pub enum Stdio {
+    /// The caller's.
+    #[default]
+    Inherit,
+    /// These.
+    Fds {
+        /// Descriptor 0.
+        stdin: OwnedFd,
+        /// Descriptor 1.
+        stdout: OwnedFd,
+        /// Descriptor 2.
+        stderr: OwnedFd,
+    },
+    /// A new pseudo terminal from the container's own devpts.
+    Terminal,
+}
+
+/// A container that was created and waits for [`crate::Runtime::start`].
+#[derive(Debug)]
+pub struct Created {
+    /// The container's process, as the caller sees it; the caller's child.
+    pub pid: Pid,
+    /// Stays this process whatever becomes of the number; readable when the process ended.
+    pub pidfd: OwnedFd,
+    /// The terminal's master, when there is a terminal and no console socket.
+    pub terminal: Option<OwnedFd>,
+}
+
+/// What [`crate::Runtime::exec`] starts in a container that runs.
+#[derive(Debug)]
+pub struct ExecOptions {
+    /// The process, whole: nothing is taken over from the container's own process.
+    pub process: Process,
+    /// What the process gets as descriptors 0, 1 and 2; see [`CreateOptions::stdio`].
+    pub stdio: Stdio,
+    /// See [`CreateOptions::console_socket`].
+    pub console_socket: Option<PathBuf>,
+    /// See [`CreateOptions::pid_file`].
+    pub pid_file: Option<PathBuf>,
+    /// A cgroup below the container's for the process, relative; it must exist.
+    pub cgroup: Option<PathBuf>,
+    /// How many descriptors from 3 on the process keeps.
+    pub preserve_fds: u32,
+    /// See [`CreateOptions::no_new_keyring`].
+    pub no_new_keyring: bool,
+}
+
+impl ExecOptions {
+    /// This process with the caller's stdio.
+    pub fn new(process: Process) -> ExecOptions {
+        ExecOptions {
+            process,
+            stdio: Stdio::Inherit,
+            console_socket: None,
+            pid_file: None,
+            cgroup: None,
+            preserve_fds: 0,
+            no_new_keyring: false,
+        }
+    }
+}
+
+/// A process that [`crate::Runtime::exec`] started: its program runs.
+#[derive(Debug)]
+pub struct Started {
+    /// The process, as the caller sees it; the caller's child.
+    pub pid: Pid,
+    /// Stays this process whatever becomes of the number; readable when the process ended.
+    pub pidfd: OwnedFd,
+    /// The terminal's master, when there is a terminal and no console socket.
+    pub terminal: Option<OwnedFd>,
+}
