@@ -1,0 +1,5 @@
+use serde_json::Value;
+use super::{Error, Request};
+pub fn run(_request: &Request) -> Result<Option<Value>, Error> {
+    Err(Error::Unsupported { what: "host_local".to_owned(), instead: "it is not written yet" })
+}
