@@ -25,7 +25,7 @@ deps-build:
 
 # What the tests drive: a real registry, real programs to put into images, real peers.
 deps: deps-build
-	@dist/apt-install busybox-static docker-registry skopeo umoci runc nftables iproute2 procps python3-minimal \
+	@dist/apt-install busybox-static docker-registry skopeo umoci runc nftables iproute2 curl bsdutils \
 	  kubernetes-client:kubectl
 
 # The daemons in one program; the runtime, the shim and the plugins as small ones.

@@ -1,11 +1,12 @@
 //! The unmodified kubectl, against one node.
 
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::command::{self, Outcome};
 use crate::wait;
@@ -29,6 +30,17 @@ impl Kubectl {
     #[must_use]
     pub fn within(&self, namespace: &str) -> Kubectl {
         Kubectl { namespace: namespace.into(), ..self.clone() }
+    }
+
+    /// The same, known to the API server by a bearer token alone.
+    pub fn with_token(&self, token: &str) -> Result<Kubectl> {
+        let mut config: Value = serde_json::from_str(&self.run(&["config", "view", "--raw", "-o", "json"])?)?;
+        for user in config["users"].as_array_mut().into_iter().flatten() {
+            user["user"] = json!({"token": token});
+        }
+        let kubeconfig = self.home.join(format!("{}.kubeconfig", self.namespace));
+        fs::write(&kubeconfig, config.to_string())?;
+        Ok(Kubectl { kubeconfig, ..self.clone() })
     }
 
     /// The namespace that commands go to.

@@ -2,6 +2,7 @@
 //! kubectl, and the inventory that shows that nothing was left on the host.
 
 pub mod command;
+pub mod cri;
 pub mod images;
 pub mod inventory;
 pub mod kubectl;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 /// How long a condition may take before a test gives up. Generous: it is there to end a test, not to time it.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How often a condition is looked at.
 const PAUSE: Duration = Duration::from_millis(50);
