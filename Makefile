@@ -58,7 +58,8 @@ e2e: deps
 test: deps lint unit e2e
 
 bench: deps build
-	cargo run --release -p orlop-tests --bin bench -- --bin $(BIN)
+	cargo build --release -p orlop-tests --bin bench
+	ORLOP_BIN=$(abspath $(BIN)) $(OUT)/release/bench
 
 install: build
 	install -D -m 0755 -t $(DESTDIR)/usr/local/bin $(BIN)/*

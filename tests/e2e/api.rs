@@ -22,7 +22,10 @@ fn bad_manifest(_: &Stack, namespace: &Namespace) -> Result<()> {
         ensure!(outcome.code == 1 && outcome.stderr.contains(why), "wanted {why:?}: {outcome:?}");
         Ok(())
     };
-    refused("{apiVersion: v1, kind: Pod, metadata: {name: bad}, spec: {containers: []}}", "spec.containers: Required value")?;
+    refused(
+        "{apiVersion: v1, kind: Pod, metadata: {name: bad}, spec: {containers: []}}",
+        "spec.containers: Required value",
+    )?;
     refused(
         "{apiVersion: v1, kind: Pod, metadata: {name: bad}, spec: {containers: [{name: main}]}}",
         "spec.containers[0].image: Required value",
@@ -52,7 +55,8 @@ fn kubectl_views(stack: &Stack, namespace: &Namespace) -> Result<()> {
     ))?;
     namespace.wait_for("Ready", "seen")?;
     let wide = namespace.run(&["get", "pods", "-o", "wide"])?;
-    let header: Vec<&str> = wide.lines().next().context("a header")?.split("  ").map(str::trim).filter(|h| !h.is_empty()).collect();
+    let header: Vec<&str> =
+        wide.lines().next().context("a header")?.split("  ").map(str::trim).filter(|h| !h.is_empty()).collect();
     ensure!(
         header == ["NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP", "NODE", "NOMINATED NODE", "READINESS GATES"],
         "{header:?}"
@@ -79,13 +83,24 @@ fn changes(_: &Stack, namespace: &Namespace) -> Result<()> {
     let manifest = "{apiVersion: v1, kind: ConfigMap, metadata: {name: thing}, data: {a: one, b: two}}";
     ensure!(namespace.apply(manifest)?.contains("configmap/thing created"));
     ensure!(namespace.apply(manifest)?.contains("configmap/thing unchanged"));
-    ensure!(namespace.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: thing}, data: {a: three}}")?.contains("configured"));
+    ensure!(
+        namespace
+            .apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: thing}, data: {a: three}}")?
+            .contains("configured")
+    );
     ensure!(namespace.field("configmap", "thing", "/data")? == serde_json::json!({"a": "three"}));
     namespace.run(&["label", "configmap", "thing", "tier=low"])?;
     namespace.run(&["annotate", "configmap", "thing", "note=kept"])?;
     ensure!(namespace.run(&["get", "configmap", "-l", "tier=low", "-o", "name"])? == "configmap/thing\n");
     ensure!(namespace.run(&["get", "configmap", "-l", "tier!=low", "-o", "name"])? == "configmap/kube-root-ca.crt\n");
-    namespace.run(&["patch", "configmap", "thing", "--type=json", "-p", r#"[{"op":"add","path":"/data/c","value":"four"}]"#])?;
+    namespace.run(&[
+        "patch",
+        "configmap",
+        "thing",
+        "--type=json",
+        "-p",
+        r#"[{"op":"add","path":"/data/c","value":"four"}]"#,
+    ])?;
     ensure!(namespace.field("configmap", "thing", "/data/c")? == "four");
     let stale = namespace.run(&["get", "configmap", "thing", "-o", "json"])?;
     namespace.run(&["label", "configmap", "thing", "tier-"])?;
@@ -103,7 +118,10 @@ fn unschedulable(stack: &Stack, namespace: &Namespace) -> Result<()> {
     ))?;
     namespace.run(&["wait", "--for=condition=PodScheduled=false", "pod/huge", "--timeout=60s"])?;
     let events = namespace.run(&["get", "events"])?;
-    ensure!(events.contains("FailedScheduling") && events.contains("0/1 nodes are available: 1 Insufficient cpu."), "{events}");
+    ensure!(
+        events.contains("FailedScheduling") && events.contains("0/1 nodes are available: 1 Insufficient cpu."),
+        "{events}"
+    );
     Ok(())
 }
 
@@ -111,7 +129,14 @@ fn strangers(_: &Stack, namespace: &Namespace) -> Result<()> {
     let config: serde_json::Value = serde_json::from_str(&namespace.run(&["config", "view", "--raw", "-o", "json"])?)?;
     let server = config["clusters"][0]["cluster"]["server"].as_str().context("the server's address")?;
     let status = |path: &str| {
-        command::stdout(Command::new("curl").args(["-sk", "-o", "/dev/null", "-w", "%{http_code}", &format!("{server}{path}")]))
+        command::stdout(Command::new("curl").args([
+            "-sk",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            &format!("{server}{path}"),
+        ]))
     };
     for open in ["/healthz", "/livez", "/readyz", "/version"] {
         ensure!(status(open)? == "200", "{open} gives {}", status(open)?);

@@ -100,7 +100,8 @@ fn missing(stack: &Stack, namespace: &Namespace) -> Result<()> {
           env: [{{name: WORD, valueFrom: {{configMapKeyRef: {{name: later, key: word}}}}}}]}}]}}}}",
         stack.busybox
     ))?;
-    let waiting = |field: &str| namespace.field("pod", "waits", &format!("/status/containerStatuses/0/state/waiting/{field}"));
+    let waiting =
+        |field: &str| namespace.field("pod", "waits", &format!("/status/containerStatuses/0/state/waiting/{field}"));
     wait::until_equal("the reason", &"CreateContainerConfigError".into(), || waiting("reason"))?;
     ensure!(waiting("message")? == "configmap \"later\" not found", "{}", waiting("message")?);
     namespace.run(&["create", "configmap", "later", "--from-literal=word=found"])?;

@@ -83,7 +83,9 @@ fn oom(stack: &Stack, namespace: &Namespace) -> Result<()> {
         stack.busybox
     ))?;
     namespace.wait_for_phase("hungry", "Failed")?;
-    let ended = |field: &str| namespace.field("pod", "hungry", &format!("/status/containerStatuses/0/state/terminated/{field}"));
+    let ended = |field: &str| {
+        namespace.field("pod", "hungry", &format!("/status/containerStatuses/0/state/terminated/{field}"))
+    };
     ensure!(ended("reason")? == "OOMKilled", "{}", ended("reason")?);
     ensure!(ended("exitCode")? == 137, "{}", ended("exitCode")?);
     Ok(())
@@ -95,7 +97,8 @@ fn missing_image(stack: &Stack, namespace: &Namespace) -> Result<()> {
         "{{apiVersion: v1, kind: Pod, metadata: {{name: nothing}}, spec: {{terminationGracePeriodSeconds: 0, \
           containers: [{{name: main, image: '{image}'}}]}}}}"
     ))?;
-    let waiting = |field: &str| namespace.field("pod", "nothing", &format!("/status/containerStatuses/0/state/waiting/{field}"));
+    let waiting =
+        |field: &str| namespace.field("pod", "nothing", &format!("/status/containerStatuses/0/state/waiting/{field}"));
     wait::until_equal("the pull to fail", &"ErrImagePull".into(), || waiting("reason"))?;
     wait::until_equal("the back-off", &"ImagePullBackOff".into(), || waiting("reason"))?;
     let message = waiting("message")?;

@@ -25,13 +25,15 @@ fn main() -> ExitCode {
         println!("SKIP: the node makes namespaces and cgroups, and this is not root");
         return ExitCode::SUCCESS;
     }
-    let beside_each_other = [workloads::CASES, pods::CASES, configuration::CASES, streams::CASES, lifecycle::CASES, api::CASES];
+    let beside_each_other =
+        [workloads::CASES, pods::CASES, configuration::CASES, streams::CASES, lifecycle::CASES, api::CASES];
     // Cases mostly wait for the kernel and for each other's processes, hence more threads than cores.
     arguments.test_threads.get_or_insert(6);
     let mut failed = run(&arguments, &beside_each_other.concat());
     arguments.test_threads = Some(1);
     failed |= run(&arguments, &[cri::CASES, crash::CASES].concat());
-    failed |= libtest_mimic::run(&arguments, vec![Trial::test("nothing_is_left", || stack::finish().map_err(failure))]).has_failed();
+    failed |= libtest_mimic::run(&arguments, vec![Trial::test("nothing_is_left", || stack::finish().map_err(failure))])
+        .has_failed();
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 

@@ -87,7 +87,10 @@ fn crash_loop(stack: &Stack, namespace: &Namespace) -> Result<()> {
     ensure!(status("/lastState/terminated/reason")? == "Error");
     ensure!(namespace.field("pod", "crash", "/status/phase")? == "Running", "a crash loop is a running pod");
     let message = status("/state/waiting/message")?;
-    ensure!(message.as_str().is_some_and(|text| text.starts_with("back-off 10s restarting failed container=main")), "{message}");
+    ensure!(
+        message.as_str().is_some_and(|text| text.starts_with("back-off 10s restarting failed container=main")),
+        "{message}"
+    );
     wait::until("a restart after the back-off", || Ok((status("/restartCount")?.as_u64() >= Some(2)).then_some(())))?;
     ensure!(namespace.run(&["logs", "crash", "--previous"])? == "dying\n");
     wait::until("the BackOff event", || {
@@ -106,7 +109,10 @@ fn shared_pids(stack: &Stack, namespace: &Namespace) -> Result<()> {
     namespace.wait_for("Ready", "shared")?;
     let processes = namespace.run(&["exec", "shared", "-c", "one", "--", "ps"])?;
     ensure!(processes.contains("sleep 100001") && processes.contains("sleep 100002"), "{processes}");
-    ensure!(!processes.lines().any(|line| line.trim_start().starts_with("1 ") && line.contains("sleep")), "{processes}");
+    ensure!(
+        !processes.lines().any(|line| line.trim_start().starts_with("1 ") && line.contains("sleep")),
+        "{processes}"
+    );
     Ok(())
 }
 

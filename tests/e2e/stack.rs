@@ -31,7 +31,10 @@ pub(crate) type Namespace = Kubectl;
 
 /// The stack: started by whoever asks first.
 pub(crate) fn get() -> Result<&'static Stack> {
-    STACK.get_or_init(|| Stack::start().map_err(|error| format!("{error:#}"))).as_ref().map_err(|error| anyhow!("{error}"))
+    STACK
+        .get_or_init(|| Stack::start().map_err(|error| format!("{error:#}")))
+        .as_ref()
+        .map_err(|error| anyhow!("{error}"))
 }
 
 /// Ends what was started, and compares the host with how it was found.

@@ -49,7 +49,15 @@ fn exec(stack: &Stack, namespace: &Namespace) -> Result<()> {
 fn exec_terminal(stack: &Stack, namespace: &Namespace) -> Result<()> {
     sleeper(stack, namespace)?;
     // script(1) gives kubectl a terminal to be on.
-    let kubectl = namespace.command(&["exec", "-it", "box", "--", "sh", "-c", "tty; stty size; read line; echo got-$line; exit 5"]);
+    let kubectl = namespace.command(&[
+        "exec",
+        "-it",
+        "box",
+        "--",
+        "sh",
+        "-c",
+        "tty; stty size; read line; echo got-$line; exit 5",
+    ]);
     let mut line = vec![kubectl.get_program().to_string_lossy().into_owned()];
     line.extend(kubectl.get_args().map(|arg| format!("'{}'", arg.to_string_lossy())));
     let mut script = Command::new("script");
@@ -119,7 +127,8 @@ fn port_forward(stack: &Stack, namespace: &Namespace) -> Result<()> {
     let checked = (|| {
         let mut first = String::new();
         BufReader::new(forward.stdout.take().context("stdout of kubectl")?).read_line(&mut first)?;
-        let address = first.split("from ").nth(1).and_then(|rest| rest.split(' ').next()).context("the address")?.to_owned();
+        let address =
+            first.split("from ").nth(1).and_then(|rest| rest.split(' ').next()).context("the address")?.to_owned();
         for _ in 0..20 {
             let answer = get(&address, "/")?;
             ensure!(answer.contains("Welcome to nginx!"), "{answer:?}");

@@ -79,7 +79,8 @@ fn postgres_restart(stack: &Stack, namespace: &Namespace) -> Result<()> {
         stack.postgres
     ))?;
     namespace.wait_for("Ready", "db")?;
-    let sql = |text: &str| namespace.run(&["exec", "db", "--", "psql", "-h", "/tmp", "-U", "postgres", "-At", "-c", text]);
+    let sql =
+        |text: &str| namespace.run(&["exec", "db", "--", "psql", "-h", "/tmp", "-U", "postgres", "-At", "-c", text]);
     sql("create table deck (name text)")?;
     sql("insert into deck values ('orlop')")?;
     // A fast shutdown of the server ends the container; the pod and its volume stay.

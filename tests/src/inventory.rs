@@ -98,7 +98,8 @@ fn cgroups(things: &mut BTreeSet<String>, folder: &Path) -> Result<()> {
 fn processes(things: &mut BTreeSet<String>, programs: &Path) -> Result<()> {
     for entry in fs::read_dir("/proc")? {
         let process = entry?.path();
-        let Some(pid) = process.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<u32>().ok()) else {
+        let Some(pid) = process.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<u32>().ok())
+        else {
             continue;
         };
         let link = |name| fs::read_link(process.join(name)).unwrap_or_default();

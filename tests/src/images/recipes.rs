@@ -99,7 +99,9 @@ impl Recipe {
 
     /// Fills `rootfs` with the image's files.
     pub(super) fn fill(&self, rootfs: &Path, cache: &Path) -> Result<()> {
-        for folder in ["bin", "etc", "proc", "sys", "dev", "root", "run", "usr/bin", "usr/sbin", "var/lib/nginx", "var/log/nginx"] {
+        for folder in
+            ["bin", "etc", "proc", "sys", "dev", "root", "run", "usr/bin", "usr/sbin", "var/lib/nginx", "var/log/nginx"]
+        {
             fs::create_dir_all(rootfs.join(folder))?;
         }
         if !self.packages.is_empty() {
@@ -126,7 +128,8 @@ impl Recipe {
 fn add_busybox(rootfs: &Path) -> Result<()> {
     fs::copy("/bin/busybox", rootfs.join("bin/busybox")).context("Debian package busybox-static")?;
     for applet in command::run("/bin/busybox", ["--list"])?.lines() {
-        let taken = ["bin", "usr/bin", "usr/sbin"].iter().any(|dir| rootfs.join(dir).join(applet).symlink_metadata().is_ok());
+        let taken =
+            ["bin", "usr/bin", "usr/sbin"].iter().any(|dir| rootfs.join(dir).join(applet).symlink_metadata().is_ok());
         if !taken {
             symlink("busybox", rootfs.join("bin").join(applet))?;
         }
