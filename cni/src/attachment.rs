@@ -39,25 +39,13 @@ pub struct Attachment {
 
 impl Attachment {
     /// An attachment without arguments or capabilities.
-    pub fn new(
-        container_id: impl Into<String>,
-        netns: Option<PathBuf>,
-        ifname: impl Into<String>,
-    ) -> Attachment {
-        Attachment {
-            container_id: container_id.into(),
-            netns,
-            ifname: ifname.into(),
-            ..Attachment::default()
-        }
+    pub fn new(container_id: impl Into<String>, netns: Option<PathBuf>, ifname: impl Into<String>) -> Attachment {
+        Attachment { container_id: container_id.into(), netns, ifname: ifname.into(), ..Attachment::default() }
     }
 
     /// Its key.
     pub fn id(&self) -> AttachmentId {
-        AttachmentId {
-            container_id: self.container_id.clone(),
-            ifname: self.ifname.clone(),
-        }
+        AttachmentId { container_id: self.container_id.clone(), ifname: self.ifname.clone() }
     }
 
     /// Sets the `portMappings` capability; nothing for an empty list.
@@ -65,8 +53,7 @@ impl Attachment {
         if mappings.is_empty() {
             self.capabilities.remove("portMappings");
         } else {
-            self.capabilities
-                .insert("portMappings".to_owned(), serde_json::json!(mappings));
+            self.capabilities.insert("portMappings".to_owned(), serde_json::json!(mappings));
         }
     }
 
@@ -86,12 +73,7 @@ pub struct PortMapping {
     #[serde(default)]
     pub protocol: Protocol,
     /// The host's address that listens; every address when absent, empty or unspecified.
-    #[serde(
-        rename = "hostIP",
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "empty_is_none"
-    )]
+    #[serde(rename = "hostIP", default, skip_serializing_if = "Option::is_none", deserialize_with = "empty_is_none")]
     pub host_ip: Option<IpAddr>,
 }
 
@@ -116,6 +98,11 @@ impl Protocol {
             Protocol::Udp => 17,
             Protocol::Sctp => 132,
         }
+    }
+
+    /// The protocol of that number.
+    pub(crate) fn from_number(number: u8) -> Option<Protocol> {
+        [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|p| p.number() == number)
     }
 }
 

@@ -21,11 +21,7 @@ pub enum ConfigError {
     #[error("{key:?} must be {expected}")]
     WrongType { key: &'static str, expected: &'static str },
     #[error("{key} {value:?} {reason}")]
-    Invalid {
-        key: &'static str,
-        value: String,
-        reason: &'static str,
-    },
+    Invalid { key: &'static str, value: String, reason: &'static str },
     #[error(transparent)]
     Version(#[from] UnknownVersion),
 }
@@ -57,10 +53,7 @@ impl NetworkConfigList {
     /// The network of the lexically first `.conflist`, `.conf` or `.json` in `dir`. If that file is bad, that
     /// is an error: falling through to the next would put pods on a network that nobody chose.
     pub fn load(dir: &Path) -> Result<NetworkConfigList, Error> {
-        let read = |source| Error::Read {
-            path: dir.to_owned(),
-            source,
-        };
+        let read = |source| Error::Read { path: dir.to_owned(), source };
         let entries = match fs::read_dir(dir) {
             Ok(entries) => entries,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -76,23 +69,15 @@ impl NetworkConfigList {
                 files.push(path);
             }
         }
-        let first = files
-            .into_iter()
-            .min()
-            .ok_or_else(|| Error::NoConfig { dir: dir.to_owned() })?;
+        let first = files.into_iter().min().ok_or_else(|| Error::NoConfig { dir: dir.to_owned() })?;
         NetworkConfigList::load_file(&first)
     }
 
     /// The network in one file: a list of plugins, or a single plugin's configuration.
     pub fn load_file(path: &Path) -> Result<NetworkConfigList, Error> {
-        let bytes = fs::read(path).map_err(|source| Error::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        let mut list = NetworkConfigList::parse(&bytes).map_err(|source| Error::Config {
-            path: path.to_owned(),
-            source,
-        })?;
+        let bytes = fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let mut list =
+            NetworkConfigList::parse(&bytes).map_err(|source| Error::Config { path: path.to_owned(), source })?;
         path.clone_into(&mut list.path);
         Ok(list)
     }
@@ -109,10 +94,7 @@ impl NetworkConfigList {
             None => vec![PluginConfig::new(object.clone())?],
             Some(Value::Array(items)) => items.iter().map(PluginConfig::from_value).collect::<Result<_, _>>()?,
             Some(_) => {
-                return Err(ConfigError::WrongType {
-                    key: "plugins",
-                    expected: "an array",
-                });
+                return Err(ConfigError::WrongType { key: "plugins", expected: "an array" });
             }
         };
         if plugins.is_empty() {
@@ -137,10 +119,7 @@ impl NetworkConfigList {
             version: Version::V1_0_0,
             disable_check: false,
             disable_gc: false,
-            plugins: vec![PluginConfig {
-                kind: "loopback".to_owned(),
-                raw,
-            }],
+            plugins: vec![PluginConfig { kind: "loopback".to_owned(), raw }],
         }
     }
 }
@@ -227,10 +206,7 @@ fn string<'a>(object: &'a Map<String, Value>, key: &'static str) -> Result<Optio
     match object.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(s)) => Ok(Some(s)),
-        Some(_) => Err(ConfigError::WrongType {
-            key,
-            expected: "a string",
-        }),
+        Some(_) => Err(ConfigError::WrongType { key, expected: "a string" }),
     }
 }
 
@@ -241,10 +217,7 @@ fn flag(object: &Map<String, Value>, key: &'static str) -> Result<bool, ConfigEr
         Some(Value::Bool(b)) => Ok(*b),
         Some(Value::String(s)) if s.eq_ignore_ascii_case("true") => Ok(true),
         Some(Value::String(s)) if s.eq_ignore_ascii_case("false") => Ok(false),
-        Some(_) => Err(ConfigError::WrongType {
-            key,
-            expected: "true or false",
-        }),
+        Some(_) => Err(ConfigError::WrongType { key, expected: "true or false" }),
     }
 }
 
@@ -276,10 +249,7 @@ mod tests {
     fn the_newest_known_version_is_spoken() {
         let list = parse(r#"{"cniVersion":"0.4.0","cniVersions":["0.4.0","1.1.0","9.0.0"],"name":"n","type":"x"}"#);
         assert_eq!(list.unwrap().version, Version::V1_1_0);
-        assert!(matches!(
-            parse(r#"{"cniVersion":"9.0.0","name":"n","type":"x"}"#),
-            Err(ConfigError::Version(_))
-        ));
+        assert!(matches!(parse(r#"{"cniVersion":"9.0.0","name":"n","type":"x"}"#), Err(ConfigError::Version(_))));
     }
 
     #[test]

@@ -26,20 +26,10 @@ pub enum Error {
     },
     /// A part of the attachment is malformed.
     #[error("attachment: {field} {value:?} {reason}")]
-    Attachment {
-        field: &'static str,
-        value: String,
-        reason: &'static str,
-    },
+    Attachment { field: &'static str, value: String, reason: &'static str },
     /// The plugin answered with an error (CNI spec 1.1, "Error").
     #[error("CNI plugin {plugin}: {command}: {msg}{}{details} (code {code})", if details.is_empty() { "" } else { ": " })]
-    Plugin {
-        plugin: String,
-        command: Command,
-        code: u32,
-        msg: String,
-        details: String,
-    },
+    Plugin { plugin: String, command: Command, code: u32, msg: String, details: String },
     #[error("CNI plugin {plugin} is not in {}", dirs.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(":"))]
     PluginNotFound { plugin: String, dirs: Vec<PathBuf> },
     #[error("run CNI plugin {}", path.display())]
@@ -50,12 +40,7 @@ pub enum Error {
     },
     /// It exited badly without the error JSON, or its output is not JSON.
     #[error("CNI plugin {plugin}: {command}: {reason}; output: {output:?}")]
-    BadAnswer {
-        plugin: String,
-        command: Command,
-        reason: String,
-        output: String,
-    },
+    BadAnswer { plugin: String, command: Command, reason: String, output: String },
     #[error("{step} the cached result {}", path.display())]
     Cache {
         step: &'static str,

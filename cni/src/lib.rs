@@ -16,16 +16,16 @@ pub mod host_local;
 pub mod netlink;
 pub mod netns;
 pub mod nftables;
+mod node;
 pub mod plugin;
 mod result;
 mod runner;
-mod node;
 mod version;
 
 pub use attachment::{Attachment, AttachmentId, PortMapping, Protocol};
 pub use config::{ConfigError, NetworkConfigList, PluginConfig, validate_interface_name};
 pub use error::Error;
-pub use result::{CniResult, Dns, Interface, IpConfig, Route};
 pub use node::{remove_network, remove_node_rules};
+pub use result::{CniResult, Dns, Interface, IpConfig, Route};
 pub use runner::Runner;
 pub use version::{Version, VersionInfo};

@@ -90,8 +90,8 @@ impl CniResult {
         let mut out = self.clone();
         version.as_str().clone_into(&mut out.cni_version);
         for ip in &mut out.ips {
-            ip.version = (version < Version::V1_0_0)
-                .then(|| if ip.address.addr().is_ipv4() { "4" } else { "6" }.to_owned());
+            ip.version =
+                (version < Version::V1_0_0).then(|| if ip.address.addr().is_ipv4() { "4" } else { "6" }.to_owned());
         }
         if version < Version::V1_1_0 {
             out.interfaces.iter_mut().for_each(|i| i.mtu = None);

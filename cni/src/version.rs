@@ -17,13 +17,7 @@ pub enum Version {
 
 impl Version {
     /// Every version, oldest first.
-    pub const ALL: [Version; 5] = [
-        Version::V0_3_0,
-        Version::V0_3_1,
-        Version::V0_4_0,
-        Version::V1_0_0,
-        Version::V1_1_0,
-    ];
+    pub const ALL: [Version; 5] = [Version::V0_3_0, Version::V0_3_1, Version::V0_4_0, Version::V1_0_0, Version::V1_1_0];
     /// The newest version.
     pub const LATEST: Version = Version::V1_1_0;
 
@@ -59,10 +53,7 @@ impl FromStr for Version {
     type Err = UnknownVersion;
 
     fn from_str(s: &str) -> Result<Version, UnknownVersion> {
-        Version::ALL
-            .into_iter()
-            .find(|v| v.as_str() == s)
-            .ok_or_else(|| UnknownVersion(s.to_owned()))
+        Version::ALL.into_iter().find(|v| v.as_str() == s).ok_or_else(|| UnknownVersion(s.to_owned()))
     }
 }
 

@@ -59,7 +59,9 @@ pub enum Error {
     InterfaceExists { name: String },
     #[error("{name} exists and is not a {expected}")]
     WrongKind { name: String, expected: &'static str },
-    #[error("bridge {bridge} has the address {has}, but the network's gateway is {want}: set forceAddress, or remove it")]
+    #[error(
+        "bridge {bridge} has the address {has}, but the network's gateway is {want}: set forceAddress, or remove it"
+    )]
     GatewayConflict { bridge: String, has: IpNet, want: IpNet },
     #[error("bridge port {0} does not forward after {1} ms")]
     PortNotForwarding(String, u128),
@@ -80,10 +82,7 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn config(key: impl Into<String>, reason: impl Display) -> Error {
-        Error::Config {
-            key: key.into(),
-            reason: reason.to_string(),
-        }
+        Error::Config { key: key.into(), reason: reason.to_string() }
     }
 
     pub(crate) fn file(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
@@ -92,10 +91,7 @@ impl Error {
     }
 
     pub(crate) fn check(what: impl Into<String>, found: impl Into<String>) -> Error {
-        Error::Check {
-            what: what.into(),
-            found: found.into(),
-        }
+        Error::Check { what: what.into(), found: found.into() }
     }
 
     /// `Ok` for no errors, the error for one, [`Error::Several`] for more.
@@ -112,10 +108,7 @@ impl Error {
     pub(crate) fn after_rollback(self, undo: Result<(), Error>) -> Error {
         match undo {
             Ok(()) => self,
-            Err(undo) => Error::Rollback {
-                cause: Box::new(self),
-                undo: Box::new(undo),
-            },
+            Err(undo) => Error::Rollback { cause: Box::new(self), undo: Box::new(undo) },
         }
     }
 

@@ -10,8 +10,9 @@ pub mod loopback;
 pub mod portmap;
 mod request;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use crate::nftables;
 pub use error::Error;
 pub use interface_name::host_interface_name;
 pub use request::{Command, Request};
@@ -34,7 +35,10 @@ pub fn run(kind: &str, request: &Request) -> Result<Option<Value>, Error> {
 }
 
 /// The nftables table that a configuration names: `nftTable`, or `orlop`.
-pub(crate) fn nft_table(config: &serde_json::Map<String, Value>) -> Result<crate::nftables::Table, Error> {
-    let name = config.get("nftTable").and_then(Value::as_str).unwrap_or("orlop");
-    crate::nftables::Table::new(name)
+pub(crate) fn nft_table(config: &Map<String, Value>) -> Result<nftables::Table, Error> {
+    match config.get("nftTable") {
+        None | Some(Value::Null) => nftables::Table::new(nftables::DEFAULT_TABLE),
+        Some(Value::String(name)) => nftables::Table::new(name),
+        Some(other) => Err(Error::config("nftTable", format!("{other} is not a string"))),
+    }
 }

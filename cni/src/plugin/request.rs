@@ -58,10 +58,7 @@ impl FromStr for Command {
         [Add, Del, Check, Version, Gc, Status]
             .into_iter()
             .find(|c| c.as_str() == s)
-            .ok_or_else(|| Error::Environment {
-                variable: "CNI_COMMAND",
-                reason: format!("{s:?} is not a command"),
-            })
+            .ok_or_else(|| Error::Environment { variable: "CNI_COMMAND", reason: format!("{s:?} is not a command") })
     }
 }
 
@@ -113,37 +110,28 @@ impl Request {
 
     /// The network's name.
     pub fn network(&self) -> Result<&str, Error> {
-        let name = self
-            .config
-            .get("name")
-            .and_then(Value::as_str)
-            .ok_or_else(|| Error::config("name", "is missing"))?;
+        let name =
+            self.config.get("name").and_then(Value::as_str).ok_or_else(|| Error::config("name", "is missing"))?;
         validate_identifier("name", name)?;
         Ok(name)
     }
 
     /// The namespace file, which [`Request::validate`] has seen to be there unless this is DEL.
     pub fn netns(&self) -> Result<&Path, Error> {
-        self.netns.as_deref().ok_or_else(|| Error::Environment {
-            variable: "CNI_NETNS",
-            reason: "is empty".to_owned(),
-        })
+        self.netns.as_deref().ok_or_else(|| Error::Environment { variable: "CNI_NETNS", reason: "is empty".to_owned() })
     }
 
     /// The result of the plugins before this one.
     pub fn prev_result(&self) -> Result<Option<CniResult>, Error> {
         match self.config.get("prevResult") {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => CniResult::from_value(value)
-                .map(Some)
-                .map_err(|e| Error::config("prevResult", e)),
+            Some(value) => CniResult::from_value(value).map(Some).map_err(|e| Error::config("prevResult", e)),
         }
     }
 
     /// The result of the plugins before this one, as ADD of a chained plugin and CHECK demand it.
     pub fn need_prev_result(&self) -> Result<CniResult, Error> {
-        self.prev_result()?
-            .ok_or_else(|| Error::config("prevResult", "is missing"))
+        self.prev_result()?.ok_or_else(|| Error::config("prevResult", "is missing"))
     }
 
     /// `runtimeConfig[key]`.

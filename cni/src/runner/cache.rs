@@ -50,14 +50,11 @@ struct File {
 
 impl Cache {
     pub(super) fn new(dir: PathBuf) -> Cache {
-        Cache {
-            dir: dir.join("results"),
-        }
+        Cache { dir: dir.join("results") }
     }
 
     fn path(&self, network: &str, id: &AttachmentId) -> PathBuf {
-        self.dir
-            .join(format!("{network}-{}-{}", id.container_id, id.ifname))
+        self.dir.join(format!("{network}-{}-{}", id.container_id, id.ifname))
     }
 
     /// Replaces the record, by rename.

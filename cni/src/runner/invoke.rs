@@ -26,14 +26,7 @@ pub(super) struct Call<'a> {
 
 impl<'a> Call<'a> {
     pub(super) fn new(list: &'a NetworkConfigList, plugin: &'a PluginConfig, command: Command) -> Call<'a> {
-        Call {
-            list,
-            plugin,
-            command,
-            attachment: None,
-            prev_result: None,
-            valid_attachments: None,
-        }
+        Call { list, plugin, command, attachment: None, prev_result: None, valid_attachments: None }
     }
 
     pub(super) fn attachment(mut self, attachment: &'a Attachment) -> Call<'a> {
@@ -107,16 +100,13 @@ impl Runner {
             config: call.config(),
             netns_going_away: attachment.netns_going_away,
         };
-        request
-            .validate()
-            .and_then(|()| plugin::run(&call.plugin.kind, &request))
-            .map_err(|e| Error::Plugin {
-                plugin: call.plugin.kind.clone(),
-                command: call.command,
-                code: e.code(),
-                details: e.details(),
-                msg: e.to_string(),
-            })
+        request.validate().and_then(|()| plugin::run(&call.plugin.kind, &request)).map_err(|e| Error::Plugin {
+            plugin: call.plugin.kind.clone(),
+            command: call.command,
+            code: e.code(),
+            details: e.details(),
+            msg: e.to_string(),
+        })
     }
 
     pub(super) fn invoke_version(&self, kind: &str) -> Result<VersionInfo, Error> {
@@ -166,24 +156,14 @@ impl Runner {
 }
 
 pub(crate) fn find_plugin(kind: &str, dirs: &[PathBuf]) -> Result<PathBuf, Error> {
-    let not_found = || Error::PluginNotFound {
-        plugin: kind.to_owned(),
-        dirs: dirs.to_vec(),
-    };
+    let not_found = || Error::PluginNotFound { plugin: kind.to_owned(), dirs: dirs.to_vec() };
     validate_plugin_type(kind).map_err(|_| not_found())?;
-    dirs.iter()
-        .map(|dir| dir.join(kind))
-        .find(|path| path.is_file())
-        .ok_or_else(not_found)
+    dirs.iter().map(|dir| dir.join(kind)).find(|path| path.is_file()).ok_or_else(not_found)
 }
 
 /// Runs the program with `input`; always reaps it.
 pub(crate) fn run_program(mut program: std::process::Command, input: &str) -> io::Result<Output> {
-    let mut child = program
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
+    let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let stdin = child.stdin.take();
     std::thread::scope(|scope| {
         // Beside the reading: a plugin may answer before it has read everything.
@@ -231,12 +211,7 @@ pub(crate) fn answer(plugin: &str, command: Command, output: &Output) -> Result<
 fn bad_answer(plugin: &str, command: Command, reason: String, output: &Output) -> Error {
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.push_str(&String::from_utf8_lossy(&output.stderr));
-    Error::BadAnswer {
-        plugin: plugin.to_owned(),
-        command,
-        reason,
-        output: text.chars().take(500).collect(),
-    }
+    Error::BadAnswer { plugin: plugin.to_owned(), command, reason, output: text.chars().take(500).collect() }
 }
 
 pub(super) fn bad_result(network: &str, error: &serde_json::Error, result: &Value) -> Error {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use self::cache::{Cache, CachedAttachment};
 use self::invoke::Call;
+pub(crate) use self::invoke::{answer, find_plugin, run_program};
 use crate::attachment::{Attachment, AttachmentId};
 use crate::config::{NetworkConfigList, validate_identifier, validate_interface_name};
 use crate::error::Error;
@@ -31,11 +32,7 @@ impl Runner {
     /// `results`). With `in_process`, plugins of the types that this crate has are called as functions and
     /// what the bin dirs have by these names is not looked at; without, every plugin is executed.
     pub fn new(bin_dirs: Vec<PathBuf>, cache_dir: impl Into<PathBuf>, in_process: bool) -> Runner {
-        Runner {
-            bin_dirs,
-            in_process,
-            cache: Cache::new(cache_dir.into()),
-        }
+        Runner { bin_dirs, in_process, cache: Cache::new(cache_dir.into()) }
     }
 
     /// Attaches a container: ADD of every plugin, in order. If one fails, what was done is undone by DEL of
@@ -50,10 +47,7 @@ impl Runner {
         });
         added.map_err(|cause| match self.undo(list, attachment) {
             Ok(()) => cause,
-            Err(undo) => Error::Rollback {
-                cause: Box::new(cause),
-                undo: Box::new(undo),
-            },
+            Err(undo) => Error::Rollback { cause: Box::new(cause), undo: Box::new(undo) },
         })
     }
 
@@ -70,10 +64,7 @@ impl Runner {
 
     /// A failed ADD leaves a namespace that lives on, whatever the caller does with it later.
     fn undo(&self, list: &NetworkConfigList, attachment: &Attachment) -> Result<(), Error> {
-        let attachment = Attachment {
-            netns_going_away: false,
-            ..attachment.clone()
-        };
+        let attachment = Attachment { netns_going_away: false, ..attachment.clone() };
         self.del(list, &attachment)
     }
 
@@ -103,12 +94,7 @@ impl Runner {
 
     /// Asks every plugin whether the container is still attached as ADD left it.
     pub fn check(&self, list: &NetworkConfigList, attachment: &Attachment) -> Result<(), Error> {
-        let refused = |reason| {
-            Err(Error::NotChecked {
-                network: list.name.clone(),
-                reason,
-            })
-        };
+        let refused = |reason| Err(Error::NotChecked { network: list.name.clone(), reason });
         validate(attachment)?;
         if list.disable_check {
             return Ok(());
@@ -121,9 +107,7 @@ impl Runner {
             return refused("there is no cached result: the container is not attached to it");
         };
         for plugin in &list.plugins {
-            let call = Call::new(list, plugin, Command::Check)
-                .attachment(attachment)
-                .prev_result(Some(&result));
+            let call = Call::new(list, plugin, Command::Check).attachment(attachment).prev_result(Some(&result));
             self.invoke(&call)?;
         }
         Ok(())
@@ -198,11 +182,7 @@ impl Runner {
 }
 
 fn validate(attachment: &Attachment) -> Result<(), Error> {
-    let invalid = |field, value: &str, reason| Error::Attachment {
-        field,
-        value: value.to_owned(),
-        reason,
-    };
+    let invalid = |field, value: &str, reason| Error::Attachment { field, value: value.to_owned(), reason };
     validate_identifier("container id", &attachment.container_id)
         .map_err(|_| invalid("container id", &attachment.container_id, "is not [a-zA-Z0-9][a-zA-Z0-9_.-]*"))?;
     validate_interface_name(&attachment.ifname)
