@@ -41,7 +41,7 @@ impl Digest {
 }
 
 /// The chain ids of the layers with these diff ids, lowest layer first.
-pub fn chain_ids(diff_ids: &[Digest]) -> Vec<ChainId> {
+pub(crate) fn chain_ids(diff_ids: &[Digest]) -> Vec<ChainId> {
     let mut chain: Vec<ChainId> = Vec::with_capacity(diff_ids.len());
     for diff in diff_ids {
         let id = match chain.last() {
@@ -122,7 +122,9 @@ mod tests {
         assert_eq!(digest.to_string(), "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
         assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
         let hex = digest.hex();
-        for bad in ["", "sha256:", "sha512:aa", &hex, &format!("sha256:{}", hex.to_uppercase()), &format!("sha256:{hex}0")] {
+        for bad in
+            ["", "sha256:", "sha512:aa", &hex, &format!("sha256:{}", hex.to_uppercase()), &format!("sha256:{hex}0")]
+        {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
         }
     }

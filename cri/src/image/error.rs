@@ -41,6 +41,8 @@ pub enum Error {
     Ambiguous { prefix: String, matches: usize },
     #[error("{op} {}", path.display())]
     Io { op: &'static str, path: PathBuf, source: io::Error },
+    #[error("{} is locked: another process has this image store open", path.display())]
+    Locked { path: PathBuf },
     #[error("read {}: {reason}", path.display())]
     HostsFile { path: PathBuf, reason: String },
     #[error("TLS for {host}: {reason}")]
@@ -99,4 +101,16 @@ pub enum UnpackError {
     Limit { what: &'static str, limit: u64 },
     #[error("{op} {name:?}")]
     Entry { op: &'static str, name: String, source: io::Error },
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

@@ -16,9 +16,16 @@ mod config;
 mod credentials;
 mod digest;
 mod error;
+mod feed;
+mod import;
+mod layer;
+mod manifest;
+mod pull;
 mod reference;
+mod registry;
 mod settings;
 mod store;
+mod tree;
 mod types;
 
 pub use config::{ImageConfig, ProcessDefaults, RootFs};

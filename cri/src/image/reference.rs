@@ -24,7 +24,9 @@ impl Reference {
     pub fn parse(text: &str) -> Result<Reference, Error> {
         let bad = |reason| Error::Reference { text: text.to_owned(), reason };
         let (name, digest) = match text.split_once('@') {
-            Some((name, digest)) => (name, Some(digest.parse().map_err(|_| bad("the digest is not sha256:<64 hex digits>"))?)),
+            Some((name, digest)) => {
+                (name, Some(digest.parse().map_err(|_| bad("the digest is not sha256:<64 hex digits>"))?))
+            }
             None => (text, None),
         };
         let slash = name.rfind('/').map_or(0, |at| at + 1);
@@ -35,14 +37,18 @@ impl Reference {
         if let Some(tag) = tag
             && !is_tag(tag)
         {
-            return Err(bad("a tag is up to 128 letters, digits, '_', '.' or '-', and starts with none of the last two"));
+            return Err(bad(
+                "a tag is up to 128 letters, digits, '_', '.' or '-', and starts with none of the last two",
+            ));
         }
         let (registry, repository) = split_registry(name);
         if !is_registry(&registry) {
             return Err(bad("the registry is not host[:port]"));
         }
         if repository.len() > MAX_REPOSITORY || !repository.split('/').all(is_component) {
-            return Err(bad("a repository is lower-case letters and digits, parted by single '.', '_', '__' or '-'s, at most 255 characters"));
+            return Err(bad(
+                "a repository is lower-case letters and digits, parted by single '.', '_', '__' or '-'s, at most 255 characters",
+            ));
         }
         let tag = match (tag, digest) {
             (None, None) => Some("latest".to_owned()),
@@ -130,7 +136,9 @@ fn looks_like_host(text: &str) -> bool {
 fn is_registry(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
-            Some((host, port)) if host.parse::<std::net::Ipv6Addr>().is_ok() => ("v6", port.strip_prefix(':').or(if port.is_empty() { Some("0") } else { None })),
+            Some((host, port)) if host.parse::<std::net::Ipv6Addr>().is_ok() => {
+                ("v6", port.strip_prefix(':').or(if port.is_empty() { Some("0") } else { None }))
+            }
             _ => return false,
         },
         None => match text.split_once(':') {
@@ -138,13 +146,21 @@ fn is_registry(text: &str) -> bool {
             None => (text, Some("0")),
         },
     };
-    let label = |l: &str| !l.is_empty() && !l.starts_with('-') && !l.ends_with('-') && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    host.split('.').all(label) && port.is_some_and(|port| port.parse::<u16>().is_ok() && port.bytes().all(|b| b.is_ascii_digit()))
+    let label = |l: &str| {
+        !l.is_empty()
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    host.split('.').all(label)
+        && port.is_some_and(|port| port.parse::<u16>().is_ok() && port.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn is_tag(tag: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    tag.len() <= MAX_TAG && tag.bytes().next().is_some_and(word) && tag.bytes().all(|b| word(b) || b == b'.' || b == b'-')
+    tag.len() <= MAX_TAG
+        && tag.bytes().next().is_some_and(word)
+        && tag.bytes().all(|b| word(b) || b == b'.' || b == b'-')
 }
 
 /// One part of a repository: runs of lower-case letters and digits, joined by `.`, `_`, `__` or any number of `-`.
@@ -152,7 +168,9 @@ fn is_component(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = text.as_bytes();
     let ends = bytes.first().is_some_and(|b| plain(*b)) && bytes.last().is_some_and(|b| plain(*b));
-    ends && bytes.split(|b| plain(*b)).all(|gap| matches!(gap, b"" | b"." | b"_" | b"__") || gap.iter().all(|b| *b == b'-'))
+    ends && bytes
+        .split(|b| plain(*b))
+        .all(|gap| matches!(gap, b"" | b"." | b"_" | b"__") || gap.iter().all(|b| *b == b'-'))
 }
 
 #[cfg(test)]
@@ -176,8 +194,26 @@ mod tests {
     #[test]
     fn malformed_names_are_refused() {
         for bad in [
-            "", ":", "a:", "a:-x", "A", "a//b", "/a", "a/", "a..b", "a___b", "-a", "a@sha256:12", "a b", "q.io:x/a", "q.io:99999/a", "../a", "q.io/../a",
-            "q.io/a:b/c:d@", "[::1/a", "ex_ample.io/a",
+            "",
+            ":",
+            "a:",
+            "a:-x",
+            "A",
+            "a//b",
+            "/a",
+            "a/",
+            "a..b",
+            "a___b",
+            "-a",
+            "a@sha256:12",
+            "a b",
+            "q.io:x/a",
+            "q.io:99999/a",
+            "../a",
+            "q.io/../a",
+            "q.io/a:b/c:d@",
+            "[::1/a",
+            "ex_ample.io/a",
         ] {
             assert!(Reference::parse(bad).is_err(), "{bad}");
         }

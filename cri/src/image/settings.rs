@@ -44,7 +44,12 @@ impl Default for RegistryConfig {
             "aarch64" => "arm64",
             other => other,
         };
-        RegistryConfig { hosts_dir: None, parallel_layers: 3, architecture: architecture.to_owned(), limits: Limits::default() }
+        RegistryConfig {
+            hosts_dir: None,
+            parallel_layers: 3,
+            architecture: architecture.to_owned(),
+            limits: Limits::default(),
+        }
     }
 }
 
