@@ -53,11 +53,11 @@ fn run_plugin(name: &str) -> ExitCode {
 fn answer(name: &str, version: &mut String) -> Result<String, Error> {
     let command: Command = variable("CNI_COMMAND").parse()?;
     let mut input = String::new();
-    io::stdin().read_to_string(&mut input).map_err(|e| environment("standard input", &e))?;
+    io::stdin().read_to_string(&mut input).map_err(|e| Error::Input(e.to_string()))?;
     if command == Command::Version {
         return Ok(format!("{}\n", json!(VersionInfo::ours())));
     }
-    let config: Map<String, Value> = serde_json::from_str(&input).map_err(|e| environment("standard input", &e))?;
+    let config: Map<String, Value> = serde_json::from_str(&input).map_err(|e| Error::Input(e.to_string()))?;
     if let Some(stated) = config.get("cniVersion").and_then(Value::as_str) {
         stated.clone_into(version);
     }
@@ -78,10 +78,6 @@ fn answer(name: &str, version: &mut String) -> Result<String, Error> {
 
 fn variable(name: &str) -> String {
     env::var(name).unwrap_or_default()
-}
-
-fn environment(variable: &'static str, reason: &dyn std::error::Error) -> Error {
-    Error::Environment { variable, reason: reason.to_string() }
 }
 
 fn parse_args(text: &str) -> Result<Vec<(String, String)>, Error> {

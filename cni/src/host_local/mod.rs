@@ -85,15 +85,14 @@ impl HostLocal {
         let mut reserved = Vec::new();
         let allocated = self.sets.iter().enumerate().map(|(number, set)| {
             let kept = own.iter().find(|ip| set.find(**ip).is_some());
-            let ip = match kept {
+            let ip = if let Some(ip) = kept {
                 // Takes it out of quarantine, if it is there.
-                Some(ip) => locked.take(*ip, id)?,
-                None => {
-                    let wish = requested.iter().copied().find(|ip| set.find(*ip).is_some());
-                    let ip = locked.reserve(id, set, number, wish)?;
-                    reserved.push(ip);
-                    ip
-                }
+                locked.take(*ip, id)?
+            } else {
+                let wish = requested.iter().copied().find(|ip| set.find(*ip).is_some());
+                let ip = locked.reserve(id, set, number, wish)?;
+                reserved.push(ip);
+                ip
             };
             set.ip_config(ip)
         });

@@ -26,24 +26,11 @@ impl Route {
 
     /// Gives the interface an address. That it has it already is success.
     pub fn add_address(&mut self, link: &Link, address: IpNet) -> Result<(), Error> {
-        let request = self.add_address_request(link.index, address);
+        let request = add_address_request(link.index, address);
         match self.request(request, NLM_F_CREATE | NLM_F_EXCL) {
             Err(f) if f.errno() != libc::EEXIST => Err(f.during(format!("add address {address} to {}", link.name))),
             _ => Ok(()),
         }
-    }
-
-    /// IPv6 without duplicate address detection: it takes two seconds, and host-local hands nothing out twice.
-    pub(crate) fn add_address_request(&self, index: u32, address: IpNet) -> RouteNetlinkMessage {
-        let mut message = address_message(index, address);
-        match address {
-            IpNet::V4(v4) if v4.prefix_len() < 31 => {
-                message.attributes.push(AddressAttribute::Broadcast(v4.broadcast()));
-            }
-            IpNet::V4(_) => {}
-            IpNet::V6(_) => message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad)),
-        }
-        RouteNetlinkMessage::NewAddress(message)
     }
 
     /// Takes an address away.
@@ -56,6 +43,19 @@ impl Route {
             _ => Ok(()),
         }
     }
+}
+
+/// IPv6 without duplicate address detection: it takes two seconds, and host-local hands nothing out twice.
+pub(super) fn add_address_request(index: u32, address: IpNet) -> RouteNetlinkMessage {
+    let mut message = address_message(index, address);
+    match address {
+        IpNet::V4(v4) if v4.prefix_len() < 31 => {
+            message.attributes.push(AddressAttribute::Broadcast(v4.broadcast()));
+        }
+        IpNet::V4(_) => {}
+        IpNet::V6(_) => message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad)),
+    }
+    RouteNetlinkMessage::NewAddress(message)
 }
 
 fn address_message(index: u32, address: IpNet) -> AddressMessage {

@@ -126,15 +126,9 @@ impl Route {
 
     /// Sets the interface up.
     pub fn set_up(&mut self, link: &Link) -> Result<(), Error> {
-        let request = self.set_up_request(link.index);
+        let request = set_up_request(link.index);
         let set = self.request(request, NONE);
         set.map_err(|f| f.during(format!("set interface {} up", link.name)))
-    }
-
-    pub(crate) fn set_up_request(&self, index: u32) -> RouteNetlinkMessage {
-        let mut message = up_message();
-        message.header.index = index;
-        RouteNetlinkMessage::SetLink(message)
     }
 
     /// Lets the interface take every packet.
@@ -229,6 +223,12 @@ impl Link {
             _ => {}
         }
     }
+}
+
+pub(super) fn set_up_request(index: u32) -> RouteNetlinkMessage {
+    let mut message = up_message();
+    message.header.index = index;
+    RouteNetlinkMessage::SetLink(message)
 }
 
 fn up_message() -> LinkMessage {

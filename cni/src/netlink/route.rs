@@ -10,6 +10,8 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
+use super::address::add_address_request;
+use super::link::set_up_request;
 use super::{Failure, Request, Socket};
 use crate::plugin::Error;
 use crate::result;
@@ -52,10 +54,10 @@ impl Route {
         routes: &[result::Route],
     ) -> Result<(), Error> {
         let mut steps = vec![format!("set interface {name} up")];
-        let mut requests = vec![encode(&self.set_up_request(index), NONE)];
+        let mut requests = vec![encode(&set_up_request(index), NONE)];
         for address in addresses {
             steps.push(format!("add address {address} to {name}"));
-            let message = self.add_address_request(index, *address);
+            let message = add_address_request(index, *address);
             requests.push(encode(&message, NLM_F_CREATE | NLM_F_EXCL));
         }
         for route in routes {

@@ -249,7 +249,8 @@ fn error_answer(flags: u16, body: &[u8]) -> Answer<'static> {
     if let (true, Some(attributes)) = (flags & NLM_F_CAPPED != 0, body.get(after..)) {
         for attribute in NlasIterator::new(attributes).flatten() {
             if attribute.kind() == NLMSGERR_ATTR_MSG {
-                text = String::from_utf8_lossy(attribute.value()).trim_end_matches('\0').to_owned();
+                let words = String::from_utf8_lossy(attribute.value());
+                words.trim_end_matches('\0').clone_into(&mut text);
             }
         }
     }

@@ -250,7 +250,7 @@ fn to_v6_localhost() -> Expressions {
 }
 
 fn to_hostports() -> Expressions {
-    Expressions::new().to_this_host().verdict(libc::NFT_JUMP, Some("hostports"))
+    Expressions::new().for_this_host().verdict(libc::NFT_JUMP, Some("hostports"))
 }
 
 fn source(rule: Expressions, family: Family) -> Expressions {

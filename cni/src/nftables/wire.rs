@@ -229,7 +229,7 @@ impl Expressions {
     }
 
     /// Matches packets to this host's own addresses: NFTA_FIB_{DREG, RESULT, FLAGS}.
-    pub(super) fn to_this_host(self) -> Expressions {
+    pub(super) fn for_this_host(self) -> Expressions {
         const ADDRESS_TYPE: u32 = 3;
         const DESTINATION: u32 = 2;
         let data = Attributes::new().u32(1, KEY).u32(2, ADDRESS_TYPE).u32(3, DESTINATION);

@@ -18,6 +18,8 @@ pub enum Error {
     UnknownPlugin(String),
     #[error("{variable} {reason}")]
     Environment { variable: &'static str, reason: String },
+    #[error("standard input: {0}")]
+    Input(String),
     #[error("{key}: {reason}")]
     Config { key: String, reason: String },
     #[error(transparent)]
@@ -130,6 +132,7 @@ impl Error {
             Error::Unsupported { .. } => 2,
             Error::Environment { .. } | Error::UnknownPlugin(_) => 4,
             Error::File { .. } => 5,
+            Error::Input(_) => 6,
             Error::Config { .. } | Error::Syntax(_) => 7,
             Error::Delegate { code, .. } => *code,
             Error::Rollback { cause, .. } => cause.code(),

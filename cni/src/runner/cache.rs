@@ -134,13 +134,11 @@ fn read_file(path: &Path) -> Result<Option<CachedAttachment>, Error> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(cache_error("read", path)(e)),
     };
-    match parse(&bytes) {
-        Some(record) => Ok(Some(record)),
-        None => {
-            tracing::warn!(path = %path.display(), "the cached CNI result is damaged; going on without it");
-            Ok(None)
-        }
+    let record = parse(&bytes);
+    if record.is_none() {
+        tracing::warn!(path = %path.display(), "the cached CNI result is damaged; going on without it");
     }
+    Ok(record)
 }
 
 fn parse(bytes: &[u8]) -> Option<CachedAttachment> {
