@@ -8,8 +8,8 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, recv,
-    recvmsg, sendmsg, socket, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, RecvMsg, SockFlag, SockType, UnixAddr, bind, connect,
+    recv, recvmsg, sendmsg, socket, socketpair,
 };
 use nix::sys::stat::Mode;
 
@@ -105,27 +105,21 @@ pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<Packet>> {
     if length > MAX_MESSAGE {
         return Err(Errno::EMSGSIZE.into());
     }
-    let mut packet = Packet { bytes: vec![0; length], descriptors: Vec::new() };
+    let mut bytes = vec![0; length];
     let mut space = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
-    let mut parts = [IoSliceMut::new(&mut packet.bytes)];
+    let mut parts = [IoSliceMut::new(&mut bytes)];
     let message = recvmsg::<()>(
         socket.as_raw_fd(),
         &mut parts,
         Some(&mut space),
         MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT,
     )?;
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(fds) = control {
-            // SAFETY: the kernel has just made these descriptors for this process; nobody else owns them.
-            let owned = fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
-            packet.descriptors.extend(owned);
-        }
-    }
+    let descriptors = owned(&message)?;
     let (received, cut) = (message.bytes, message.flags.contains(MsgFlags::MSG_CTRUNC));
     if cut {
         return Err(Errno::EMSGSIZE.into());
     }
-    Ok((received > 0).then_some(packet))
+    Ok((received > 0).then_some(Packet { bytes, descriptors }))
 }
 
 /// The length of the waiting packet; 0 when the peer has closed.
@@ -139,4 +133,29 @@ fn next_length(socket: BorrowedFd<'_>) -> io::Result<usize> {
             other => return Ok(other?),
         }
     }
+}
+
+/// Receives one descriptor over a stream socket, as runc sends a terminal; none if there came none.
+///
+/// # Errors
+/// As recvmsg(2).
+pub fn receive_descriptor(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    let mut space = nix::cmsg_space!([RawFd; 1]);
+    // The bytes are the terminal's name, of which nobody has a use.
+    let mut name = [0; 4096];
+    let mut parts = [IoSliceMut::new(&mut name)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+    Ok(owned(&message)?.pop())
+}
+
+fn owned(message: &RecvMsg<'_, '_, ()>) -> nix::Result<Vec<OwnedFd>> {
+    let mut descriptors = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = control {
+            // SAFETY: the kernel has just made these descriptors for this process; nobody else owns them.
+            descriptors.extend(fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    Ok(descriptors)
 }

@@ -63,9 +63,10 @@ pub enum Request {
     CloseStdin { id: String },
     /// Opens the log file by its path again, after its rotation. Answer: [`Answer::Done`].
     ReopenLog { id: String },
-    /// Connects to a TCP port of localhost inside the pod. The answer carries the connected socket, in
-    /// non-blocking mode. Answer: [`Answer::Dialed`].
-    Dial { port: u16 },
+    /// A TCP socket of the pod's network namespace, not yet connected and non-blocking, comes with the
+    /// answer: the caller connects it, so that a peer that does not accept never holds up the shim.
+    /// Answer: [`Answer::Socket`].
+    Socket { ipv6: bool },
     /// Answer: [`Answer::Listed`].
     List,
     /// Turns the connection into a stream of [`Event`]s. Answer: [`Answer::Done`].
@@ -179,7 +180,7 @@ pub enum Answer {
     Attached {
         tty: bool,
     },
-    Dialed,
+    Socket,
     Listed(Listed),
     Error(Failure),
 }
@@ -284,6 +285,8 @@ pub enum FailureKind {
     AlreadyExists,
     /// Not in the state for this: e.g. `Start` of a running container, `Delete` of one that lives.
     WrongState,
+    /// The program to run is missing, not permitted, or no program.
+    NotExecutable,
     /// The OCI runtime refused or failed.
     Runtime,
     /// A limit of the shim's own: connections, processes, size of a message.

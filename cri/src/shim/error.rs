@@ -1,6 +1,7 @@
 //! What can go wrong between a daemon and a shim.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ pub enum Error {
     /// No answer in time; whether the shim does it yet is not known, `list` tells.
     #[error("shim request {request}: no answer within {after:?}")]
     Timeout { request: &'static str, after: Duration },
+    /// Nothing accepts connections at this address inside the pod.
+    #[error("connect to {address} inside the pod")]
+    Dial { address: SocketAddr, source: io::Error },
     /// The shim answered with an error.
     #[error("shim request {request}: {failure}")]
     Refused { request: &'static str, failure: Failure },
@@ -48,9 +52,10 @@ impl Error {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Error::Refused { failure, .. } => failure.errno,
-            Error::Spawn { source, .. } | Error::Connect { source, .. } | Error::Transport { source, .. } => {
-                source.raw_os_error()
-            }
+            Error::Spawn { source, .. }
+            | Error::Connect { source, .. }
+            | Error::Transport { source, .. }
+            | Error::Dial { source, .. } => source.raw_os_error(),
             _ => None,
         }
     }

@@ -1,11 +1,13 @@
 //! One method per request of the protocol.
 
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use oci_spec::runtime::{LinuxResources, Process};
 use orlop_shim::protocol::{Answer, Create, Exec, Listed, Request};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::connection::Connection;
 use super::{Error, ShimClient};
@@ -148,16 +150,33 @@ impl ShimClient {
         self.done("ReopenLog", Request::ReopenLog { id: id.into() }, QUICK).await
     }
 
-    /// Connects to a TCP port of localhost inside the pod.
+    /// Connects to a TCP port of localhost inside the pod: 127.0.0.1, else ::1.
+    ///
+    /// # Errors
+    /// [`Error::Dial`] with what 127.0.0.1 answered when neither does.
     pub async fn dial(&self, port: u16) -> Result<TcpStream, Error> {
-        match self.exchange("Dial", Request::Dial { port }, &[], QUICK).await? {
-            (Answer::Dialed, mut got) => match got.pop() {
-                Some(socket) => {
-                    TcpStream::from_std(socket.into()).map_err(|source| Error::Transport { request: "Dial", source })
-                }
-                None => Err(unexpected("Dial", &Answer::Dialed)),
-            },
-            (other, _) => Err(unexpected("Dial", &other)),
+        let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+        match self.connect_in_pod(v4).await {
+            Err(Error::Dial { address, source }) => {
+                self.connect_in_pod(v6).await.map_err(|_| Error::Dial { address, source })
+            }
+            other => other,
+        }
+    }
+
+    /// The socket is made by the shim, in the pod's network namespace, and connected here.
+    async fn connect_in_pod(&self, address: SocketAddr) -> Result<TcpStream, Error> {
+        const NAME: &str = "Socket";
+        let request = Request::Socket { ipv6: address.is_ipv6() };
+        let socket = match self.exchange(NAME, request, &[], QUICK).await? {
+            (Answer::Socket, mut got) => got.pop().ok_or_else(|| unexpected(NAME, &Answer::Socket))?,
+            (other, _) => return Err(unexpected(NAME, &other)),
+        };
+        let connecting = TcpSocket::from_std_stream(socket.into()).connect(address);
+        match tokio::time::timeout(QUICK, connecting).await {
+            Ok(connected) => connected.map_err(|source| Error::Dial { address, source }),
+            Err(_) => Err(Error::Dial { address, source: ErrorKind::TimedOut.into() }),
         }
     }
 
