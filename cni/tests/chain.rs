@@ -157,6 +157,7 @@ fn a_type_with_a_path_runs_nothing() {
         assert!(matches!(loaded, Err(Error::Config { .. })));
         let mut network = list_of("1.0.0", "n", &[json!({ "type": "evil" })]);
         network.plugins[0].kind = "../bin/evil".to_owned();
+        network.plugins[0].raw.insert("type".to_owned(), json!("../bin/evil"));
         let refused = host.runner().add(&network, &Pod::new().attachment("a"));
         assert!(refused.is_err());
         assert!(!marker.exists());

@@ -41,9 +41,7 @@ fn add(request: &Request) -> Result<Value, Error> {
         // A repeated ADD whose ports were taken away meanwhile.
         table.unmap_ports(&owner(request)?)?;
     } else {
-        if ports.iter().any(|p| p.container_ip.is_ipv4()) {
-            route_localnet(&previous)?;
-        }
+        prepare_links(&previous)?;
         let addresses = ports.iter().map(|p| p.container_ip).collect::<Vec<_>>();
         table.map_ports(&owner(request)?, &ports, &subnets(&previous, &addresses))?;
     }
@@ -136,22 +134,33 @@ fn subnets(previous: &CniResult, addresses: &[IpAddr]) -> Vec<IpNet> {
     of_ports.map(|ip| ip.address.trunc()).collect()
 }
 
-/// Lets a connection from 127.0.0.1 leave over the container's bridge, so that `localhost:hostPort` works on
-/// the host. What the kernel no longer drops by itself from then on, the table's guard chain does.
-fn route_localnet(previous: &CniResult) -> Result<(), Error> {
+/// Lets what the maps redirect arrive.
+///
+/// A connection from 127.0.0.1 leaves over the container's bridge only with route_localnet, so that
+/// `localhost:hostPort` works on the host. What the kernel no longer drops by itself from then on, the table's
+/// guard chain does. A container's connection to its own hostPort comes back through its own port of the
+/// bridge where bridged packets go through the netfilter hooks (`bridge-nf-call-iptables`), which only a port
+/// in hairpin mode lets through.
+fn prepare_links(previous: &CniResult) -> Result<(), Error> {
     let on_host = previous.interfaces.iter().filter(|i| i.sandbox.is_empty());
     let mut route = Route::open()?;
     for interface in on_host {
         let Some(link) = route.link(&interface.name)? else { continue };
-        if link.master.is_some() {
-            continue;
-        }
-        let path = PathBuf::from(format!("/proc/sys/net/ipv4/conf/{}/route_localnet", link.name));
-        if fs::read(&path).map_err(Error::file("read", &path))?.trim_ascii() != b"1" {
-            fs::write(&path, "1").map_err(Error::file("write 1 to", &path))?;
+        if link.master.is_none() {
+            route_localnet(&link.name)?;
+        } else if !link.hairpin() {
+            route.set_hairpin(&link)?;
         }
     }
     Ok(())
+}
+
+fn route_localnet(interface: &str) -> Result<(), Error> {
+    let path = PathBuf::from(format!("/proc/sys/net/ipv4/conf/{interface}/route_localnet"));
+    if fs::read(&path).map_err(Error::file("read", &path))?.trim_ascii() == b"1" {
+        return Ok(());
+    }
+    fs::write(&path, "1").map_err(Error::file("write 1 to", &path))
 }
 
 #[cfg(test)]
