@@ -156,19 +156,23 @@ pub(crate) fn validate_plugin_type(kind: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Network names and container ids: they become file names and parts of them.
+/// Network name, container id and interface together are the name of a file (255 bytes), the alias of an
+/// interface (255) and the comment of an nftables element (252).
+const MAX_IDENTIFIER: usize = 110;
+
+/// Network names and container ids.
 pub(crate) fn validate_identifier(key: &'static str, value: &str) -> Result<(), ConfigError> {
     let mut bytes = value.bytes();
     let good = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
         && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
-        && value.len() <= 200;
+        && value.len() <= MAX_IDENTIFIER;
     if good {
         return Ok(());
     }
     Err(ConfigError::Invalid {
         key,
         value: value.to_owned(),
-        reason: "must be letters, digits, '_', '.' and '-', start with a letter or digit, and be at most 200 long",
+        reason: "must be letters, digits, '_', '.' and '-', start with a letter or digit, and be at most 110 long",
     })
 }
 

@@ -51,7 +51,6 @@ fn run_plugin(name: &str) -> ExitCode {
 
 /// Standard output of a success. `version` becomes the request's, once it is known, for an error's answer.
 fn answer(name: &str, version: &mut String) -> Result<String, Error> {
-    let command: Command = variable("CNI_COMMAND").parse()?;
     let mut input = String::new();
     io::stdin().read_to_string(&mut input).map_err(|e| Error::Input(e.to_string()))?;
     if command == Command::Version {

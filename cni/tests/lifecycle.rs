@@ -252,13 +252,17 @@ fn gc_removes_what_no_attachment_claims() {
                 attachment
             })
             .collect();
-        // The record of one is lost, and its interface with it.
+        // The record of one is lost, and its namespace lives.
         fs::remove_file(host.dir.path().join("cni/results/pods-c0-eth0")).unwrap();
-        Route::open().unwrap().delete_link(&host_interface_name("pods", "c0", "eth0")).unwrap();
+        // On the same bridge, but not of this network.
+        let other = Pod::new();
+        let neighbours = common::list("other", &[host.bridge("cni0", &["10.77.0.0/24"])]);
+        runner.add(&neighbours, &other.attachment("o")).unwrap();
         runner.gc(&network, &[attachments[2].id()]).unwrap();
-        assert_eq!(host.links().len(), 3);
+        assert_eq!(host.links().len(), 4);
+        runner.check(&neighbours, &other.attachment("o")).unwrap();
         assert_eq!(host.addresses("pods").len(), 2);
-        assert_eq!(host.cached_results(), 1);
+        assert_eq!(host.cached_results(), 2);
         let table = orlop_cni::nftables::Table::new(&host.table).unwrap();
         assert!(table.ports("pods/c0/eth0").unwrap().is_empty());
         assert_eq!(table.ports("pods/c2/eth0").unwrap().len(), 2);
@@ -303,5 +307,43 @@ fn what_the_plugins_do_not_do_is_refused() {
         let chain: NetworkConfigList = common::list("pods", &[host.bridge("cni0", SUBNETS), portmap]);
         assert!(host.runner().add(&chain, &pod.attachment("a")).is_err());
         assert_eq!(host.links(), ["cni0", "lo"]);
+    });
+}
+
+#[test]
+fn many_at_once_on_a_fresh_host() {
+    on_a_host(|host| {
+        let network = host.pod_network(SUBNETS);
+        let pods: Vec<Pod> = (0..16).map(|_| Pod::new()).collect();
+        let results: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = pods
+                .iter()
+                .enumerate()
+                .map(|(i, pod)| {
+                    let (runner, network) = (host.runner(), &network);
+                    scope.spawn(move || {
+                        let mut attachment = pod.attachment(&format!("c{i}"));
+                        attachment.set_port_mappings(&[PortMapping { host_port: 8080 + i as u16, ..PORT }]);
+                        runner.add(network, &attachment).unwrap()
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        for (i, (pod, result)) in pods.iter().zip(&results).enumerate() {
+            pod.serve(80);
+            common::ask(common::ip("127.0.0.1"), 8080 + i as u16);
+            let before = &results[(i + 1) % results.len()];
+            assert_ne!(before.ips, result.ips);
+        }
+        std::thread::scope(|scope| {
+            for (i, pod) in pods.iter().enumerate() {
+                let (runner, network) = (host.runner(), &network);
+                scope.spawn(move || runner.del(network, &pod.attachment(&format!("c{i}"))).unwrap());
+            }
+        });
+        assert_eq!(host.links(), ["cni0", "lo"]);
+        assert!(host.addresses("pods").is_empty());
+        assert_eq!(host.cached_results(), 0);
     });
 }

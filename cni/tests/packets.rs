@@ -39,6 +39,34 @@ fn pods_reach_each_other_and_their_gateway() {
 }
 
 #[test]
+fn one_family_or_both_in_either_order() {
+    for subnets in [&["10.88.0.0/24"][..], &["fd88::/64"], &["fd88::/64", "10.88.0.0/24"]] {
+        on_a_host(move |host| {
+            let (neighbour, _) = host.neighbour();
+            neighbour.serve(80);
+            let pod = Pod::new();
+            let mut attachment = pod.attachment("a");
+            attachment.set_port_mappings(&[port(8080, 80)]);
+            let network = host.pod_network(subnets);
+            let result = host.runner().add(&network, &attachment).unwrap();
+            pod.serve(80);
+            assert_eq!(result.ips.len(), subnets.len());
+            for ip_config in &result.ips {
+                assert!(ip_config.address.addr().is_ipv4() == subnets[0].contains('.') || subnets.len() == 2);
+                let (host_ip, outside) = if ip_config.address.addr().is_ipv4() {
+                    ("192.0.2.1", "192.0.2.2")
+                } else {
+                    ("2001:db8::1", "2001:db8::2")
+                };
+                assert_eq!(pod.ask(ip(outside), 80), host_ip);
+                assert_eq!(neighbour.ask(ip(host_ip), 8080), outside);
+            }
+            host.runner().check(&network, &attachment).unwrap();
+        });
+    }
+}
+
+#[test]
 fn the_first_packet_of_every_pod_arrives_at_once() {
     on_a_host(|host| {
         let network = host.pod_network(DUAL);
@@ -100,6 +128,37 @@ fn host_ports_work_from_everywhere() {
 
         runner.del(&network, &attachment).unwrap();
         assert!(!can_connect(ip("127.0.0.1"), 8080));
+    });
+}
+
+/// A datagram flow that goes on from the same port is a connection to the kernel, which keeps leading to where
+/// it led first.
+#[test]
+fn a_udp_flow_follows_its_host_port_to_the_next_pod() {
+    on_a_host(|host| {
+        let (neighbour, _) = host.neighbour();
+        let client = neighbour.run(|| {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:4000").unwrap();
+            socket.set_read_timeout(Some(common::REFUSED_AFTER)).unwrap();
+            socket
+        });
+        let answered = || {
+            client.send_to(b"?", ("192.0.2.1", 5353)).unwrap();
+            client.recv(&mut [0; 64]).is_ok()
+        };
+        let network = host.pod_network(DUAL);
+        let runner = host.runner();
+        assert!(!answered(), "nobody is there, and yet it is a flow");
+        for id in ["a", "b"] {
+            let pod = Pod::new();
+            let mut attachment = pod.attachment(id);
+            attachment.set_port_mappings(&[PortMapping { protocol: Protocol::Udp, ..port(5353, 53) }]);
+            runner.add(&network, &attachment).unwrap();
+            pod.serve_udp(53);
+            assert!(answered(), "{id}");
+            runner.del(&network, &attachment).unwrap();
+            assert!(!answered(), "{id} is gone");
+        }
     });
 }
 

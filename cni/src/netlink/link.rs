@@ -25,6 +25,8 @@ pub struct Link {
     pub mtu: u32,
     pub up: bool,
     pub promiscuous: bool,
+    /// Who made it, if that is us.
+    pub alias: String,
     /// The index of the bridge it is a port of.
     pub master: Option<u32>,
     forwarding: bool,
@@ -61,18 +63,25 @@ impl Route {
         }
     }
 
-    /// How many ports the bridge has.
-    pub fn port_count(&mut self, bridge: u32) -> Result<usize, Error> {
+    /// The bridge's ports.
+    pub fn ports(&mut self, bridge: &Link) -> Result<Vec<Link>, Error> {
         let mut message = LinkMessage::default();
         message.attributes =
-            vec![LinkAttribute::Controller(bridge), LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
-        let ports = self.query(RouteNetlinkMessage::GetLink(message), true, |count: &mut usize, _, body| {
+            vec![LinkAttribute::Controller(bridge.index), LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
+        let ports = self.query(RouteNetlinkMessage::GetLink(message), true, |ports: &mut Vec<Link>, _, body| {
+            let link = LinkMessage::parse(body).ok().as_ref().map(Link::from);
             // Old kernels ignore the filter.
-            if LinkMessage::parse(body).is_ok_and(|m| Link::from(&m).master == Some(bridge)) {
-                *count += 1;
-            }
+            ports.extend(link.filter(|link| link.master == Some(bridge.index)));
         });
-        ports.map_err(|f| f.during(format!("list the ports of bridge {bridge}")))
+        ports.map_err(|f| f.during(format!("list the ports of bridge {}", bridge.name)))
+    }
+
+    /// Says who the interface belongs to, for people (`ip link`) and for garbage collection.
+    pub fn set_alias(&mut self, name: &str, alias: &str) -> Result<(), Error> {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![LinkAttribute::IfName(name.to_owned()), LinkAttribute::IfAlias(alias.to_owned())];
+        let set = self.request(RouteNetlinkMessage::SetLink(message), NONE);
+        set.map_err(|f| f.during(format!("set the alias of interface {name}")))
     }
 
     /// Makes a bridge that is up. Its hardware address is set by us: else it would follow the lowest of its
@@ -198,6 +207,7 @@ impl From<&LinkMessage> for Link {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
                 LinkAttribute::Address(mac) => link.mac = format_mac(mac),
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
                 LinkAttribute::Controller(index) => link.master = Some(*index),
                 LinkAttribute::LinkInfo(infos) => infos.iter().for_each(|info| link.read_info(info)),
                 _ => {}

@@ -96,7 +96,7 @@ impl Table {
             Err(f) if f.errno() == libc::EEXIST => {}
             other => return other.map_err(|f| f.during(format!("add host ports to table {}", self.name))),
         }
-        let mut replace = self.removal(&mut socket, |o| o == owner)?;
+        let (mut replace, _) = self.removal(&mut socket, |o| o == owner)?;
         replace.extend(add);
         let removed = replace.len() - ports.len();
         match batch(&mut socket, &replace) {
@@ -108,22 +108,22 @@ impl Table {
         }
     }
 
-    /// Removes every port of `owner`; none is success.
-    pub fn unmap_ports(&self, owner: &str) -> Result<(), Error> {
+    /// Removes every port of `owner`, and returns them; none is success.
+    pub fn unmap_ports(&self, owner: &str) -> Result<Vec<HostPort>, Error> {
         self.unmap_ports_if(|o| o == owner)
     }
 
-    /// Removes the ports of the owners that `remove` is true for.
-    pub fn unmap_ports_if(&self, remove: impl Fn(&str) -> bool) -> Result<(), Error> {
+    /// Removes the ports of the owners that `remove` is true for, and returns them.
+    pub fn unmap_ports_if(&self, remove: impl Fn(&str) -> bool) -> Result<Vec<HostPort>, Error> {
         let mut socket = open()?;
-        let removal = self.removal(&mut socket, remove)?;
+        let (removal, ports) = self.removal(&mut socket, remove)?;
         if removal.is_empty() {
-            return Ok(());
+            return Ok(ports);
         }
         match batch(&mut socket, &removal) {
             // Somebody flushed the table meanwhile.
             Err(f) if f.errno() != libc::ENOENT => Err(f.during(format!("remove host ports from table {}", self.name))),
-            _ => Ok(()),
+            _ => Ok(ports),
         }
     }
 
@@ -200,18 +200,23 @@ impl Table {
         elements::port(&self.name, owner, port).message(libc::NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL)
     }
 
-    /// The messages that remove the ports of some owners.
-    fn removal(&self, socket: &mut Socket, remove: impl Fn(&str) -> bool) -> Result<Vec<Request>, Error> {
-        let mut requests = Vec::new();
-        for (_, map, _) in maps() {
+    /// The messages that remove the ports of some owners, and the ports.
+    fn removal(
+        &self,
+        socket: &mut Socket,
+        remove: impl Fn(&str) -> bool,
+    ) -> Result<(Vec<Request>, Vec<HostPort>), Error> {
+        let (mut requests, mut ports) = (Vec::new(), Vec::new());
+        for (family, map, with_ip) in maps() {
             for element in elements::list(socket, &self.name, &map)? {
                 if remove(&element.owner) {
                     let key = elements::key(&self.name, &map, &element.key);
                     requests.push(key.message(libc::NFT_MSG_DELSETELEM, 0));
+                    ports.extend(elements::parse_port(&element, family, with_ip));
                 }
             }
         }
-        Ok(requests)
+        Ok((requests, ports))
     }
 
     fn port_taken(&self, socket: &mut Socket, port: Option<&HostPort>) -> Error {

@@ -29,7 +29,7 @@ pub enum Error {
     /// Something exists that this plugin does not do.
     #[error("{what} is not supported: {instead}")]
     Unsupported { what: String, instead: &'static str },
-    #[error("network namespace {}: {step}", path.display())]
+    #[error("network namespace {}: {step}: {source}", path.display())]
     Netns {
         step: &'static str,
         path: PathBuf,
@@ -142,14 +142,6 @@ impl Error {
 
     /// The error's JSON for standard output.
     pub fn to_json(&self, cni_version: &str) -> Value {
-        json!({ "cniVersion": cni_version, "code": self.code(), "msg": self.to_string(), "details": self.details() })
-    }
-
-    /// The causes that the message itself does not name.
-    pub(crate) fn details(&self) -> String {
-        match self {
-            Error::Netns { source, .. } => source.to_string(),
-            _ => String::new(),
-        }
+        json!({ "cniVersion": cni_version, "code": self.code(), "msg": self.to_string() })
     }
 }

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::{Command, Error, Request, nft_table};
-use crate::attachment::PortMapping;
-use crate::netlink::Route;
+use crate::attachment::{PortMapping, Protocol};
+use crate::netlink::{Route, forget_udp_flows};
 use crate::nftables::HostPort;
 use crate::result::CniResult;
 
@@ -17,14 +17,18 @@ pub(super) fn run(request: &Request) -> Result<Option<Value>, Error> {
     let table = nft_table(&request.config)?;
     match request.command {
         Command::Add => add(request).map(Some),
-        Command::Del => table.unmap_ports(&owner(request)?).map(|()| None),
+        Command::Del => {
+            forget_udp_flows(&udp_ports(&table.unmap_ports(&owner(request)?)?))?;
+            Ok(None)
+        }
         Command::Check => check(request).map(|()| None),
         Command::Gc => {
             let prefix = format!("{}/", request.network()?);
             let valid = request.valid_attachments()?;
             let valid: Vec<String> =
                 valid.iter().map(|id| format!("{prefix}{}/{}", id.container_id, id.ifname)).collect();
-            table.unmap_ports_if(|owner| owner.starts_with(&prefix) && !valid.iter().any(|v| v == owner))?;
+            let stale = |owner: &str| owner.starts_with(&prefix) && !valid.iter().any(|v| v == owner);
+            forget_udp_flows(&udp_ports(&table.unmap_ports_if(stale)?))?;
             Ok(None)
         }
         Command::Status => refuse_unsupported(request).map(|()| None),
@@ -44,6 +48,7 @@ fn add(request: &Request) -> Result<Value, Error> {
         prepare_links(&previous)?;
         let addresses = ports.iter().map(|p| p.container_ip).collect::<Vec<_>>();
         table.map_ports(&owner(request)?, &ports, &subnets(&previous, &addresses))?;
+        forget_udp_flows(&udp_ports(&ports))?;
     }
     // As it came: the result may have parts of other plugins that we know nothing of.
     Ok(request.config.get("prevResult").cloned().unwrap_or_else(|| json!({})))
@@ -129,6 +134,11 @@ fn host_port(mapping: &PortMapping, container_ip: IpAddr) -> Option<HostPort> {
     })
 }
 
+fn udp_ports(ports: &[HostPort]) -> Vec<u16> {
+    let udp = ports.iter().filter(|p| p.protocol == Protocol::Udp);
+    udp.map(|p| p.host_port).collect()
+}
+
 fn subnets(previous: &CniResult, addresses: &[IpAddr]) -> Vec<IpNet> {
     let of_ports = previous.ips.iter().filter(|ip| addresses.contains(&ip.address.addr()));
     of_ports.map(|ip| ip.address.trunc()).collect()
@@ -166,7 +176,6 @@ fn route_localnet(interface: &str) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attachment::Protocol;
 
     #[test]
     fn a_mapping_is_made_for_the_families_it_is_about() {

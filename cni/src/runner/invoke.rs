@@ -104,7 +104,7 @@ impl Runner {
             plugin: call.plugin.kind.clone(),
             command: call.command,
             code: e.code(),
-            details: e.details(),
+            details: String::new(),
             msg: e.to_string(),
         })
     }

@@ -31,12 +31,15 @@ use std::os::fd::AsFd;
 /// A port forwards after some 70 us; a bridge that somebody set to run STP takes 30 s by default.
 const FORWARDING_LIMIT: Duration = Duration::from_secs(5);
 
+/// What the aliases of our ports begin with.
+const ALIAS: &str = "orlop-cni ";
+
 pub(super) fn run(request: &Request) -> Result<Option<Value>, Error> {
     match request.command {
         Command::Add => add(request).map(Some),
         Command::Del => delete(request).map(|()| None),
         Command::Check => check(request).map(|()| None),
-        Command::Gc => delegate::ipam(request, Command::Gc).map(|_| None),
+        Command::Gc => collect_garbage(request).map(|()| None),
         Command::Status => {
             BridgeConfig::of(request)?;
             delegate::ipam(request, Command::Status).map(|_| None)
@@ -86,6 +89,29 @@ fn delete(request: &Request) -> Result<(), Error> {
     Error::gather([link, addresses])
 }
 
+/// Deletes the ports of this network's bridge whose containers are not valid any more, by their aliases.
+fn collect_garbage(request: &Request) -> Result<(), Error> {
+    let network = request.network()?;
+    let valid: Vec<String> =
+        request.valid_attachments()?.iter().map(|id| alias(network, &id.container_id, &id.ifname)).collect();
+    let all = format!("{ALIAS}{network}/");
+    let config: BridgeConfig = request.parse()?;
+    let mut route = Route::open()?;
+    let ports = match route.link(&config.bridge)? {
+        Some(bridge) => route.ports(&bridge)?,
+        None => Vec::new(),
+    };
+    let stale = ports.iter().filter(|p| p.alias.starts_with(&all) && !valid.contains(&p.alias));
+    let mut results: Vec<_> = stale.map(|port| route.delete_link(&port.name)).collect();
+    results.push(delegate::ipam(request, Command::Gc).map(drop));
+    Error::gather(results)
+}
+
+/// Who a port belongs to.
+fn alias(network: &str, container_id: &str, ifname: &str) -> String {
+    format!("{ALIAS}{network}/{container_id}/{ifname}")
+}
+
 fn host_name(request: &Request) -> Result<String, Error> {
     Ok(host_interface_name(request.network()?, &request.container_id, &request.ifname))
 }
@@ -121,6 +147,8 @@ impl Attach<'_> {
             gateway::ensure(route, self.bridge, &ipam, self.config.force_address)?;
         }
         let peer = self.make_pair(route, &ipam)?;
+        let alias = alias(self.request.network()?, &self.request.container_id, &self.request.ifname);
+        route.set_alias(self.host_name, &alias)?;
         let port = route.wait_forwarding(self.host_name, FORWARDING_LIMIT)?;
         if self.config.hairpin_mode {
             route.set_hairpin(&port)?;
@@ -299,7 +327,7 @@ pub(crate) fn remove_bridge(plugin: &Map<String, Value>) -> Result<(), Error> {
     if bridge.kind != "bridge" {
         return Ok(());
     }
-    match route.port_count(bridge.index)? {
+    match route.ports(&bridge)?.len() {
         0 => route.delete_link(name),
         ports => Err(Error::check(format!("bridge {name}"), format!("{ports} ports are still on it"))),
     }
