@@ -100,7 +100,7 @@ impl Connection {
         if self.role != role {
             self.role = role;
             // A hang-up is told in any case.
-            self.socket.rearm(if role == Role::Idle { EpollFlags::EPOLLIN } else { EpollFlags::empty() })?;
+            self.socket.rearm(if role == Role::Waiting { EpollFlags::empty() } else { EpollFlags::EPOLLIN })?;
         }
         Ok(())
     }

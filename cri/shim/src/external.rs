@@ -20,7 +20,7 @@ use crate::private_rootfs;
 use crate::requests::Handled;
 use crate::shim::Shim;
 use crate::stdio::{Inner, pipes};
-use crate::sys::Ended;
+use crate::sys::{self, Ended};
 
 /// For the runtime's hooks; the shim itself has no environment.
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -64,6 +64,7 @@ impl External {
         command.arg("--root").arg(&self.root);
         command.arg("--log").arg(self.log()).args(["--log-format", "json"]);
         command.args(verb);
+        sys::unblock_signals_in(&mut command);
         command
     }
 

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use orlop_shim::protocol::{Answer, Failure, FailureKind};
 
-use crate::clock;
 use crate::container::{Container, Exec, Phase};
 use crate::external::{Console, External, failure_of, pid_from};
 use crate::failure::{Step, failure};
@@ -27,7 +26,9 @@ pub(crate) enum Work {
         pid_file: PathBuf,
         stdio: CreateStdio,
     },
-    Start,
+    Start {
+        at: i64,
+    },
     Freeze(Phase),
     Delete,
     /// As part of a shutdown, which answers for itself.
@@ -166,9 +167,9 @@ impl Shim {
                 }
                 Ok(answer.into())
             }
-            Work::Start => {
+            Work::Start { at } => {
                 worked?;
-                let (at, container) = (clock::now(), &mut self.containers[index]);
+                let container = &mut self.containers[index];
                 container.started_at = Some(at);
                 if matches!(container.phase, Phase::Created) {
                     container.phase = Phase::Running;

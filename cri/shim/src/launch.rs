@@ -44,9 +44,10 @@ pub(crate) fn daemonize(connection: &OwnedFd) -> nix::Result<()> {
 }
 
 /// Blocks every signal, for good: none but SIGKILL and SIGSTOP reaches the shim, from whomever. Blocked and
-/// not ignored, because what is ignored would be so in every container.
+/// not ignored: the OCI runtime unblocks, but what is ignored would be so in every container.
 pub(crate) fn signals() -> nix::Result<SignalFd> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
+    sys::default_dispositions();
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
     SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)

@@ -104,7 +104,7 @@ mod tests {
         let text = String::from_utf8(written).unwrap();
         assert!(text.is_empty() || text.ends_with('\n'));
         let prefix = "2026-11-21T01:02:03.000000004Z stderr ";
-        text.lines().map(|line| line.strip_prefix(prefix).unwrap().to_owned()).collect()
+        text.split_terminator('\n').map(|line| line.strip_prefix(prefix).unwrap().to_owned()).collect()
     }
 
     #[test]

@@ -87,7 +87,8 @@ impl Shim {
             return Err(failure(FailureKind::WrongState, format!("container {id} is not in the state created")));
         }
         if let Some(external) = container.external.clone() {
-            return self.begin_job(asker, id, external.command(&["start"], id), Work::Start);
+            let at = clock::now();
+            return self.begin_job(asker, id, external.command(&["start"], id), Work::Start { at });
         }
         runtime.start(id).map_err(|error| runtime_failure(&error))?;
         let at = clock::now();
@@ -118,8 +119,10 @@ impl Shim {
     fn delete(&mut self, asker: u32, id: &str) -> Handled {
         let Ok(container) = self.container(id) else {
             // What a create that was cut off has left.
-            self.runtime.delete(id, true).map_err(|error| runtime_failure(&error))?;
-            return Ok(Answer::Done.into());
+            return match self.runtime.delete(id, true) {
+                Ok(()) | Err(orlop_runtime::Error::NotFound(_)) => Ok(Answer::Done.into()),
+                Err(error) => Err(runtime_failure(&error)),
+            };
         };
         if !matches!(container.phase, Phase::Ended(_)) {
             return Err(failure(FailureKind::WrongState, format!("container {id} has not ended; kill it first")));

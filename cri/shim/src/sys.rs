@@ -2,11 +2,16 @@
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, accept4, socket};
 use nix::unistd::{ForkResult, Pid};
+
+/// signal(7)
+const HIGHEST_SIGNAL: i32 = 64;
 
 /// Goes on in a child process; the caller's own ends here.
 ///
@@ -42,6 +47,25 @@ pub(crate) fn clone_into_pid_namespace(child: impl FnOnce()) -> nix::Result<Pid>
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit(2) is always safe.
     unsafe { libc::_exit(code) }
+}
+
+/// Gives every signal its default disposition, whatever the daemon and its parents had ignored.
+pub(crate) fn default_dispositions() {
+    // The kernel's own call: the libc keeps some signals to itself, which the daemon's parents may not have.
+    // An all-zero sigaction is SIG_DFL without flags, a restorer or a mask.
+    let default = [0_usize; 4];
+    for number in 1..=HIGHEST_SIGNAL {
+        // SAFETY: reads one struct sigaction of the kernel, of at most 32 bytes with a mask of 8, and installs
+        // no handler. It is refused for SIGKILL and SIGSTOP, which have no other disposition.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), std::ptr::null::<usize>(), 8) };
+    }
+}
+
+/// Has `command` begin with no signal blocked, unlike this process.
+pub(crate) fn unblock_signals_in(command: &mut Command) {
+    let unblock = || Ok(SigSet::empty().thread_set_mask()?);
+    // SAFETY: one system call, in the child of a process with one thread.
+    unsafe { command.pre_exec(unblock) };
 }
 
 /// Has the kernel reap this process's children by itself.
