@@ -53,6 +53,8 @@ fn run_plugin(name: &str) -> ExitCode {
 fn answer(name: &str, version: &mut String) -> Result<String, Error> {
     let mut input = String::new();
     io::stdin().read_to_string(&mut input).map_err(|e| Error::Input(e.to_string()))?;
+    // Whatever is wrong, the input has been read: the runtime's write shall not fail.
+    let command: Command = variable("CNI_COMMAND").parse()?;
     if command == Command::Version {
         return Ok(format!("{}\n", json!(VersionInfo::ours())));
     }
