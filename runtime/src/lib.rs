@@ -7,19 +7,48 @@
 //!
 //! [OCI runtime specification]: https://github.com/opencontainers/runtime-spec
 
+mod capabilities;
+mod cgroups;
+mod create;
+mod devices;
 mod error;
+mod exec;
+mod features;
+mod handshake;
+mod hooks;
+mod identity;
+mod init;
+mod lifecycle;
+mod mounts;
+mod namespaces;
 mod options;
+mod path;
+mod process;
+mod procfs;
+mod rootfs;
+mod seccomp;
+mod self_protection;
 mod signal;
 mod status;
+mod store;
+mod sys;
+mod terminal;
+mod validate;
 
 pub use error::{Error, ErrorKind, Failure};
+pub use features::features;
 pub use nix::unistd::Pid;
 pub use oci_spec::runtime::{LinuxResources, Process, Spec};
 pub use options::{CreateOptions, Created, ExecOptions, Rootfs, Started, Stdio};
+pub use self_protection::run_from_read_only_mount;
 pub use signal::{ParseSignalError, Signal};
 pub use status::{State, Status};
+pub use store::rfc3339;
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use cgroups::Layout;
 
 /// The version of the OCI runtime specification that this runtime implements.
 pub const OCI_VERSION: &str = "1.3.0";
@@ -29,12 +58,14 @@ pub const OCI_VERSION: &str = "1.3.0";
 pub struct Runtime {
     root: PathBuf,
     warn: fn(&str),
+    /// Where cgroups are mounted, found out when first needed.
+    layout: OnceLock<Layout>,
 }
 
 impl Runtime {
     /// The runtime whose containers' state is in `root/<id>/`. The folder is made when first needed.
     pub fn new(root: impl Into<PathBuf>) -> Runtime {
-        Runtime { root: root.into(), warn: |_| () }
+        Runtime { root: root.into(), warn: |_| (), layout: OnceLock::new() }
     }
 
     /// Tell `warn` what the specification wants logged and not failed, such as a failing poststop hook.
@@ -48,57 +79,14 @@ impl Runtime {
     pub fn root(&self) -> &Path {
         &self.root
     }
-}
 
-/// The life of a container.
-impl Runtime {
-    /// Makes a container and leaves its process waiting, before its program is executed.
-    pub fn create(&self, opts: CreateOptions) -> Result<Created, Error> {
-        let _ = opts;
-        Err(Error::unsupported("create", "it is being written"))
-    }
-    /// Runs the start hooks and lets the process execute its program; that this failed is an error here.
-    pub fn start(&self, id: &str) -> Result<(), Error> {
-        Err(Error::NotFound(id.to_owned()))
-    }
-    /// The container's state; the status is read from the kernel.
-    pub fn state(&self, id: &str) -> Result<State, Error> {
-        Err(Error::NotFound(id.to_owned()))
-    }
-    /// Sends a signal to the container's process, or to `all` processes of the container.
-    pub fn kill(&self, id: &str, signal: Signal, all: bool) -> Result<(), Error> {
-        let _ = (signal, all);
-        Err(Error::NotFound(id.to_owned()))
-    }
-    /// Removes all that `create` made. With `force` a living container is killed and a missing one is fine.
-    pub fn delete(&self, id: &str, force: bool) -> Result<(), Error> {
-        let _ = force;
-        Err(Error::NotFound(id.to_owned()))
-    }
-    /// Starts another process in a container; when it returns the program runs.
-    pub fn exec(&self, id: &str, opts: ExecOptions) -> Result<Started, Error> {
-        let _ = opts;
-        Err(Error::NotFound(id.to_owned()))
-    }
-    /// Changes the limits of a container; what is not given stays.
-    pub fn update(&self, id: &str, resources: &LinuxResources) -> Result<(), Error> {
-        let _ = resources;
-        Err(Error::NotFound(id.to_owned()))
-    }
-    /// Freezes all processes of a container.
-    pub fn pause(&self, id: &str) -> Result<(), Error> {
-        Err(Error::NotFound(id.to_owned()))
-    }
-    /// Lets a paused container go on.
-    pub fn resume(&self, id: &str) -> Result<(), Error> {
-        Err(Error::NotFound(id.to_owned()))
-    }
-    /// The processes in the container's cgroup, as the caller sees them.
-    pub fn pids(&self, id: &str) -> Result<Vec<Pid>, Error> {
-        Err(Error::NotFound(id.to_owned()))
-    }
-    /// The state of every container, by name.
-    pub fn list(&self) -> Result<Vec<State>, Error> {
-        Ok(Vec::new())
+    fn cgroup_layout(&self) -> Result<&Layout, Error> {
+        match self.layout.get() {
+            Some(layout) => Ok(layout),
+            None => {
+                let layout = Layout::detect()?;
+                Ok(self.layout.get_or_init(|| layout))
+            }
+        }
     }
 }

@@ -1,0 +1,112 @@
+//! Where this host has its cgroup hierarchies mounted.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Context, Failure};
+
+/// A version 1 hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hierarchy {
+    pub(crate) mount: PathBuf,
+    pub(crate) controllers: Vec<String>,
+}
+
+/// All hierarchies that are mounted here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Layout {
+    v1: Vec<Hierarchy>,
+    v2: Option<PathBuf>,
+}
+
+/// The controllers that a version 1 hierarchy may have, by which its mount options are told apart.
+const CONTROLLERS: [&str; 13] = [
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "memory",
+    "devices",
+    "freezer",
+    "blkio",
+    "pids",
+    "hugetlb",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "rdma",
+];
+
+impl Layout {
+    /// Reads the layout from the mounts of the caller's mount namespace.
+    pub(crate) fn detect() -> Result<Layout, Failure> {
+        let path = "/proc/self/mountinfo";
+        Ok(Layout::parse(&std::fs::read_to_string(path).at("read", path)?))
+    }
+
+    /// The version 1 hierarchies with controllers; named ones, such as systemd's, hold no limits.
+    pub(crate) fn v1(&self) -> &[Hierarchy] {
+        &self.v1
+    }
+
+    /// The version 2 tree: the only one, or beside version 1.
+    pub(crate) fn v2(&self) -> Option<&Path> {
+        self.v2.as_deref()
+    }
+
+    /// Understands proc_pid_mountinfo(5). Of several mounts of one hierarchy the first counts.
+    fn parse(mountinfo: &str) -> Layout {
+        let mut layout = Layout::default();
+        for line in mountinfo.lines() {
+            let Some((mount, kind)) = line.split_once(" - ") else { continue };
+            let Some(mount) = mount.split(' ').nth(4).map(unescape) else { continue };
+            let mut kind = kind.split(' ');
+            match (kind.next(), kind.nth(1)) {
+                (Some("cgroup2"), _) if layout.v2.is_none() => layout.v2 = Some(mount),
+                (Some("cgroup"), Some(options)) => {
+                    let controllers: Vec<String> =
+                        options.split(',').filter(|option| CONTROLLERS.contains(option)).map(str::to_owned).collect();
+                    let known = layout.v1.iter().any(|hierarchy| hierarchy.controllers == controllers);
+                    if !controllers.is_empty() && !known {
+                        layout.v1.push(Hierarchy { mount, controllers });
+                    }
+                }
+                _ => (),
+            }
+        }
+        layout
+    }
+}
+
+/// Undoes the octal escapes of mount points.
+fn unescape(field: &str) -> PathBuf {
+    PathBuf::from(field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hybrid() {
+        let layout = Layout::parse(
+            "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n\
+             32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:3 - cgroup cgroup rw,cpu,cpuacct\n\
+             33 31 0:29 / /var/other\\040place rw,relatime - cgroup cgroup rw,cpu,cpuacct\n\
+             40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd\n\
+             41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n",
+        );
+        assert_eq!(layout.v2(), Some(Path::new("/sys/fs/cgroup/unified")));
+        assert_eq!(
+            layout.v1(),
+            [Hierarchy {
+                mount: "/sys/fs/cgroup/cpu,cpuacct".into(),
+                controllers: vec!["cpu".into(), "cpuacct".into()]
+            }]
+        );
+    }
+
+    #[test]
+    fn unified() {
+        let layout = Layout::parse("30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n");
+        assert_eq!(layout, Layout { v1: Vec::new(), v2: Some("/sys/fs/cgroup".into()) });
+    }
+}

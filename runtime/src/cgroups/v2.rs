@@ -1,0 +1,110 @@
+//! The version 2 tree.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use oci_spec::runtime::LinuxResources;
+
+use super::detect::Layout;
+use super::devices::{self, DevicePolicy};
+use super::{Group, limits, read_file, write_file};
+use crate::error::{Context, Failure};
+use crate::sys;
+
+/// Beside version 1 hierarchies the version 2 tree holds what they do not: a limit of a controller that is
+/// only here, `unified` settings, or the device list when version 1 has no devices controller.
+pub(super) fn matters_beside_v1(
+    mount: &Path,
+    layout: &Layout,
+    relative: &Path,
+    resources: Option<&LinuxResources>,
+) -> bool {
+    let in_v1 = |name: &str| layout.v1().iter().flat_map(|hierarchy| &hierarchy.controllers).any(|known| known == name);
+    let parent = relative.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let limited = resources.is_some_and(|resources| {
+        let unified = resources.unified().as_ref().is_some_and(|unified| !unified.is_empty());
+        let settings = limits::v2(resources).unwrap_or_default();
+        unified || settings.iter().any(|setting| !in_v1(setting.controller))
+    });
+    limited || !in_v1("devices") || parent.is_some_and(|parent| mount.join(parent).is_dir())
+}
+
+/// Makes the group's folder and those above it, with every controller that is to be had.
+pub(super) fn make(group: &Group) -> Result<(), Failure> {
+    let relative = group.folder.strip_prefix(&group.mount).unwrap_or(Path::new(""));
+    let mut folder = group.mount.clone();
+    for component in relative {
+        enable_controllers(&folder)?;
+        folder.push(component);
+        match std::fs::create_dir(&folder).at("make cgroup", folder.display()) {
+            Err(failure) if failure.errno != Errno::EEXIST as i32 => return Err(failure),
+            Err(_) if folder == group.folder => super::v1::refuse_if_used(&folder)?,
+            _ => (),
+        }
+    }
+    Ok(())
+}
+
+fn enable_controllers(folder: &Path) -> Result<(), Failure> {
+    let available = read_file(&folder.join("cgroup.controllers"))?;
+    let path = folder.join("cgroup.subtree_control");
+    let enabled = read_file(&path)?;
+    let missing: Vec<String> = available
+        .split_whitespace()
+        .filter(|name| !enabled.split_whitespace().any(|known| known == *name))
+        .map(|name| format!("+{name}"))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    // One that cannot be enabled, such as cpu with real-time processes about, must not take the others along;
+    // if it is needed, the file of its limit will be missing and say so.
+    if write_file(&path, &missing.join(" ")).is_err() {
+        for name in missing {
+            let _ = write_file(&path, &name);
+        }
+    }
+    Ok(())
+}
+
+/// Replaces the device control program of the group.
+pub(super) fn set_devices(folder: &Path, policy: &DevicePolicy) -> Result<(), Failure> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let group = open(folder, flags, Mode::empty()).at("open cgroup", folder.display())?;
+    let old = sys::device_programs(&group).at("list device programs of", folder.display())?;
+    let program =
+        sys::load_device_program(&devices::program(policy)).at("load device program for", folder.display())?;
+    // The new one first: between the two calls both must allow an access.
+    sys::attach_device_program(&group, &program).at("attach device program to", folder.display())?;
+    for program in old {
+        sys::detach_device_program(&group, &program).at("detach device program from", folder.display())?;
+    }
+    Ok(())
+}
+
+/// Kills every process of the group and below (Linux 5.14).
+pub(super) fn kill(folder: &Path) -> Result<(), Failure> {
+    write_file(&folder.join("cgroup.kill"), "1")
+}
+
+pub(super) fn is_frozen(folder: &Path) -> bool {
+    read_file(&folder.join("cgroup.freeze")).is_ok_and(|state| state.trim() == "1")
+}
+
+/// Freezes or thaws, and waits until all processes are.
+pub(super) fn freeze(folder: &Path, frozen: bool) -> Result<(), Failure> {
+    write_file(&folder.join("cgroup.freeze"), if frozen { "1" } else { "0" })?;
+    let wanted = format!("frozen {}", u8::from(frozen));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !read_file(&folder.join("cgroup.events"))?.lines().any(|line| line == wanted) {
+        if Instant::now() > deadline {
+            write_file(&folder.join("cgroup.freeze"), "0")?;
+            return Err(Failure::refused("freeze", folder.display(), "not frozen within 10 s; thawed again"));
+        }
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    Ok(())
+}

@@ -1,0 +1,293 @@
+//! create: from the configuration to a process that waits at the gate.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal as NixSignal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use oci_spec::runtime::{Linux, LinuxIdMapping, Spec};
+
+use crate::cgroups::{self, Cgroups};
+use crate::error::{Context, Error, Failure};
+use crate::handshake::{self, CallerEnd, Gate, Go, Report};
+use crate::identity::ProcessStat;
+use crate::init::{self, InitPlan};
+use crate::mounts::{self, PlannedMount};
+use crate::namespaces::Namespaces;
+use crate::options::{CreateOptions, Created};
+use crate::process::{ProcessPlan, ProcessRequest, check_preserved};
+use crate::procfs::ProcFs;
+use crate::status::{State, Status};
+use crate::store::{self, Folder, Record};
+use crate::{Runtime, devices, hooks, rootfs, sys, validate};
+
+/// A configuration that was read and checked, with what belongs to it.
+struct Checked {
+    spec: Spec,
+    config: Vec<u8>,
+    bundle: PathBuf,
+    rootfs: PathBuf,
+}
+
+impl Runtime {
+    /// Makes a container and leaves its process waiting, before its program is executed. When it fails,
+    /// nothing of the container is left.
+    pub fn create(&self, opts: CreateOptions) -> Result<Created, Error> {
+        store::check_id(&opts.id)?;
+        if opts.systemd_cgroup {
+            return Err(Error::unsupported("--systemd-cgroup", "the systemd driver is not implemented; use cgroupfs"));
+        }
+        check_preserved(opts.preserve_fds)?;
+        let checked = read(&opts)?;
+        let folder = Folder::create(self.root(), &opts.id)?;
+        let mut record = Record::new(&opts.id, checked.bundle.clone(), checked.rootfs.clone(), &checked.spec);
+        match self.create_in(&folder, &mut record, opts, checked) {
+            Ok(created) => Ok(created),
+            Err(error) => Err(match clean_up(folder, &record) {
+                Ok(()) => error,
+                Err(failure) => Error::Unclean { error: Box::new(error), cleanup: failure.to_string() },
+            }),
+        }
+    }
+
+    fn create_in(
+        &self,
+        folder: &Folder,
+        record: &mut Record,
+        opts: CreateOptions,
+        checked: Checked,
+    ) -> Result<Created, Error> {
+        let spec = &checked.spec;
+        let linux = spec.linux().as_ref().ok_or_else(|| Error::invalid("linux", "it is missing"))?;
+        let resources = linux.resources().as_ref();
+        let relative = cgroups::relative_path(linux.cgroups_path().as_deref(), &opts.id)?;
+        record.cgroups = Cgroups::plan(self.cgroup_layout()?, &relative, resources)?;
+        let pid_file = opts.pid_file.clone();
+        let console = opts.console_socket.clone();
+        // From here on things are made: first the record of what will have to be removed.
+        folder.write_record(record)?;
+        folder.write_config(&checked.config)?;
+        record.cgroups.create(resources)?;
+
+        let (caller, process) = handshake::pair()?;
+        let mut plan = plan(self, record, folder, opts, &checked, linux, process)?;
+        record.own_pid_namespace = plan.namespaces.has_own_pid();
+        let (pid, pidfd) = clone(&mut plan)?;
+        let mut child = Child { pid, pidfd: Some(pidfd) };
+        drop(plan);
+        let terminal = self.accompany(&mut child, &caller, record, spec, linux)?;
+        let terminal = hand_over(terminal, console.as_deref())?;
+
+        record.pid = child.pid.as_raw();
+        record.start_time = ProcessStat::read(record.pid).map_or(0, |stat| stat.start_time);
+        folder.write_record(record)?;
+        if let Some(path) = pid_file {
+            store::replace(&path, record.pid.to_string().as_bytes())?;
+        }
+        caller.tell(Go::Recorded)?;
+        child
+            .keep()
+            .map(|pidfd| Created { pid, pidfd, terminal })
+            .ok_or_else(|| Error::InitDied("went away".to_owned()))
+    }
+
+    /// Answers the new process until it is ready.
+    fn accompany(
+        &self,
+        child: &mut Child,
+        caller: &CallerEnd,
+        record: &Record,
+        spec: &Spec,
+        linux: &Linux,
+    ) -> Result<Option<OwnedFd>, Error> {
+        if linux.uid_mappings().as_ref().is_some_and(|mappings| !mappings.is_empty()) {
+            map_user(child.pid, linux)?;
+            if let Some(score) = spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj) {
+                // Only the host's root may write this file of a process that others may not look into.
+                ProcFs::open()?.write(&format!("{}/oom_score_adj", child.pid), &score.to_string())?;
+            }
+            caller.tell(Go::Mapped)?;
+        }
+        loop {
+            match caller.report()? {
+                Some((Report::MountsReady, _)) => {
+                    self.run_create_hooks(child.pid, record, spec)?;
+                    caller.tell(Go::HooksDone)?;
+                }
+                Some((Report::Ready, terminal)) => return Ok(terminal),
+                Some((Report::Failed(failure), _)) => return Err(failure.into()),
+                None => return Err(Error::InitDied(child.fate())),
+            }
+        }
+    }
+
+    #[allow(deprecated)]
+    fn run_create_hooks(&self, pid: Pid, record: &Record, spec: &Spec) -> Result<(), Failure> {
+        let Some(all) = spec.hooks() else { return Ok(()) };
+        let state = State { pid: pid.as_raw(), ..state_of(record, Status::Creating) };
+        hooks::run("prestart", all.prestart().as_ref(), &state)?;
+        hooks::run("createRuntime", all.create_runtime().as_ref(), &state)
+    }
+}
+
+/// The state of a container as its record and a status make it.
+pub(crate) fn state_of(record: &Record, status: Status) -> State {
+    State {
+        oci_version: record.oci_version.clone(),
+        id: record.id.clone(),
+        status,
+        pid: if status == Status::Stopped { 0 } else { record.pid },
+        bundle: record.bundle.clone(),
+        rootfs: record.rootfs.clone(),
+        created: record.created.clone(),
+        owner: record.owner.clone(),
+        annotations: record.annotations.clone(),
+    }
+}
+
+fn read(opts: &CreateOptions) -> Result<Checked, Error> {
+    let bundle = std::fs::canonicalize(&opts.bundle).at("open bundle", opts.bundle.display())?;
+    let (spec, config) = match &opts.spec {
+        Some(spec) => {
+            let config = serde_json::to_vec(spec).map_err(|error| Error::invalid("spec", error.to_string()))?;
+            (spec.clone(), config)
+        }
+        None => {
+            let path = bundle.join("config.json");
+            let config = std::fs::read(&path).at("read", path.display())?;
+            (store::parse_config(&config, &path)?, config)
+        }
+    };
+    validate::check(&spec)?;
+    let rootfs = bundle.join(spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path()));
+    Ok(Checked { spec, config, bundle, rootfs })
+}
+
+fn plan(
+    runtime: &Runtime,
+    record: &Record,
+    folder: &Folder,
+    opts: CreateOptions,
+    checked: &Checked,
+    linux: &Linux,
+    caller: handshake::ProcessEnd,
+) -> Result<InitPlan, Error> {
+    let spec = &checked.spec;
+    let process = spec.process().as_ref().ok_or_else(|| Error::invalid("process", "it is missing"))?;
+    let request = ProcessRequest {
+        id: &opts.id,
+        process,
+        seccomp: linux.seccomp().as_ref(),
+        personality: linux.personality().as_ref(),
+        stdio: opts.stdio,
+        preserve_fds: opts.preserve_fds,
+        new_keyring: !opts.no_new_keyring,
+    };
+    let process = ProcessPlan::new(request, runtime.warn)?;
+    let mounts = spec.mounts().iter().flatten().map(|mount| PlannedMount::new(mount, &checked.bundle));
+    let pairs = linux.sysctl().iter().flatten().map(|(name, value)| (name.clone(), value.clone()));
+    let given = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
+    let propagation = linux.rootfs_propagation().as_deref().filter(|text| !text.is_empty());
+    Ok(InitPlan {
+        process,
+        namespaces: Namespaces::plan(linux)?,
+        entrance: record.cgroups.entrance(None)?,
+        cgroups: record.cgroups.clone(),
+        rootfs: checked.rootfs.clone(),
+        detached: rootfs::mount_detached(&opts.rootfs)?,
+        read_only: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
+        propagation: propagation.map(mounts::rootfs_propagation).transpose()?,
+        mounts: mounts.collect::<Result<_, _>>()?,
+        nodes: devices::plan(linux.devices().as_deref().unwrap_or_default())?,
+        masked: linux.masked_paths().clone().unwrap_or_default(),
+        protected: linux.readonly_paths().clone().unwrap_or_default(),
+        sysctl: pairs.collect(),
+        hostname: given(spec.hostname()),
+        domainname: given(spec.domainname()),
+        hooks: spec.hooks().clone().unwrap_or_default(),
+        state: state_of(record, Status::Creating),
+        gate: Gate::new(folder.as_fd())?,
+        caller,
+    })
+}
+
+/// Clones the container's first process, which goes its own way.
+fn clone(plan: &mut InitPlan) -> Result<(Pid, OwnedFd), Error> {
+    let guard = plan.namespaces.for_children()?;
+    let cloned = sys::clone_process(plan.namespaces.clone, plan.entrance.unified());
+    match cloned.at("clone", "the container's process")? {
+        Some(child) => {
+            drop(guard);
+            Ok(child)
+        }
+        None => init::run(plan),
+    }
+}
+
+/// A child that dies with this value, unless it is kept.
+struct Child {
+    pid: Pid,
+    pidfd: Option<OwnedFd>,
+}
+
+impl Child {
+    fn keep(mut self) -> Option<OwnedFd> {
+        self.pidfd.take()
+    }
+
+    /// How it ended, for a message. Its end of the handshake is closed, so it has ended or is about to.
+    fn fate(&mut self) -> String {
+        let status = waitpid(self.pid, Some(WaitPidFlag::__WALL));
+        self.pidfd = None;
+        match status {
+            Ok(WaitStatus::Exited(_, code)) => format!("exited with code {code}"),
+            Ok(WaitStatus::Signaled(_, NixSignal::SIGKILL, _)) => "was killed (out of memory?)".to_owned(),
+            Ok(WaitStatus::Signaled(_, signal, _)) => format!("was ended by {signal}"),
+            _ => "went away".to_owned(),
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if let Some(pidfd) = &self.pidfd {
+            let _ = sys::pidfd_send_signal(pidfd, libc::SIGKILL);
+            let _ = waitpid(self.pid, Some(WaitPidFlag::__WALL));
+        }
+    }
+}
+
+/// Writes the mappings of a new user namespace (user_namespaces(7)).
+fn map_user(pid: Pid, linux: &Linux) -> Result<(), Failure> {
+    let lines = |mappings: &Option<Vec<LinuxIdMapping>>| -> String {
+        let line = |map: &LinuxIdMapping| format!("{} {} {}\n", map.container_id(), map.host_id(), map.size());
+        mappings.iter().flatten().map(line).collect()
+    };
+    for (file, mappings) in [("uid_map", linux.uid_mappings()), ("gid_map", linux.gid_mappings())] {
+        let path = format!("/proc/{pid}/{file}");
+        std::fs::write(&path, lines(mappings)).at("write", &path)?;
+    }
+    Ok(())
+}
+
+/// Gives the terminal's master to whoever is to have it.
+pub(crate) fn hand_over(terminal: Option<OwnedFd>, console: Option<&Path>) -> Result<Option<OwnedFd>, Error> {
+    match (terminal, console) {
+        (Some(master), Some(console)) => {
+            handshake::send_console(console, master.as_fd())?;
+            Ok(None)
+        }
+        (terminal, None) => Ok(terminal),
+        (None, Some(_)) => Err(Error::invalid("console-socket", "the process has no terminal (process.terminal)")),
+    }
+}
+
+/// Undoes a create that failed; the process is gone already.
+fn clean_up(folder: Folder, record: &Record) -> Result<(), Failure> {
+    let killed = record.cgroups.kill_all();
+    let removed = record.cgroups.remove();
+    // The record goes last, and only when there is nothing left that it would be needed for.
+    killed.and(removed)?;
+    folder.remove()
+}

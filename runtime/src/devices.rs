@@ -1,0 +1,127 @@
+//! The nodes and links of /dev.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mknodat};
+use nix::unistd::{Gid, Uid, fchownat, symlinkat};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
+
+use crate::error::{Context, Error, Failure};
+use crate::path::Root;
+use crate::sys;
+
+/// A node to make.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    path: PathBuf,
+    kind: SFlag,
+    major: u64,
+    minor: u64,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+}
+
+/// What every container has (OCI runtime specification, "Default Devices"); console and ptmx come otherwise.
+const DEFAULT: [(&str, u64, u64); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
+
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// The nodes of the spec and the default ones that it does not have.
+pub(crate) fn plan(devices: &[LinuxDevice]) -> Result<Vec<Node>, Error> {
+    let mut nodes = devices.iter().map(node).collect::<Result<Vec<_>, _>>()?;
+    for (path, major, minor) in DEFAULT {
+        if !nodes.iter().any(|node| node.path == Path::new(path)) {
+            let path = PathBuf::from(path);
+            nodes.push(Node { path, kind: SFlag::S_IFCHR, major, minor, mode: 0o666, uid: 0, gid: 0 });
+        }
+    }
+    Ok(nodes)
+}
+
+fn node(device: &LinuxDevice) -> Result<Node, Error> {
+    let invalid = |reason: &str| Error::invalid(format!("linux.devices[{}]", device.path().display()), reason);
+    if !device.path().is_absolute() {
+        return Err(invalid("the path must be absolute"));
+    }
+    let kind = match device.typ() {
+        LinuxDeviceType::B => SFlag::S_IFBLK,
+        LinuxDeviceType::C | LinuxDeviceType::U => SFlag::S_IFCHR,
+        LinuxDeviceType::P => SFlag::S_IFIFO,
+        LinuxDeviceType::A => return Err(invalid("the type must be c, b, u or p")),
+    };
+    let number = |number: i64| u64::try_from(number).map_err(|_| invalid("major and minor must not be negative"));
+    Ok(Node {
+        path: device.path().clone(),
+        kind,
+        major: number(device.major())?,
+        minor: number(device.minor())?,
+        mode: device.file_mode().unwrap_or(0o666) & 0o7777,
+        uid: device.uid().unwrap_or(0),
+        gid: device.gid().unwrap_or(0),
+    })
+}
+
+/// Makes the nodes and links.
+pub(crate) fn make(root: &Root, nodes: &[Node]) -> Result<(), Failure> {
+    // A link in the image at /dev would put the nodes elsewhere (CVE-2026-41579).
+    if let Err(Errno::ENOENT) = root.open_without_links(Path::new("/dev"), OFlag::O_PATH) {
+        root.make_dir_all(Path::new("/dev")).at("make", "/dev")?;
+    }
+    let dev = root.open_without_links(Path::new("/dev"), OFlag::O_PATH | OFlag::O_DIRECTORY).at("open", "/dev")?;
+    for node in nodes {
+        make_node(root, &dev, node).at("make device", node.path.display())?;
+    }
+    for (name, target) in LINKS {
+        match symlinkat(target, &dev, name) {
+            Ok(()) | Err(Errno::EEXIST) => (),
+            Err(errno) => return Err(Failure::new("link", format!("/dev/{name}"), errno)),
+        }
+    }
+    Ok(())
+}
+
+fn make_node(root: &Root, dev: &OwnedFd, node: &Node) -> nix::Result<()> {
+    let parent;
+    let (folder, name) = if node.path.parent() == Some(Path::new("/dev")) {
+        (dev, node.path.file_name().ok_or(Errno::EINVAL)?)
+    } else {
+        let (folder, name) = root.make_parent(&node.path)?;
+        parent = folder;
+        (&parent, name)
+    };
+    match mknodat(folder, name, node.kind, Mode::from_bits_truncate(node.mode), makedev(node.major, node.minor)) {
+        Ok(()) => {
+            // What mknod made has the umask taken off.
+            fchmodat(folder, name, Mode::from_bits_truncate(node.mode), FchmodatFlags::FollowSymlink)?;
+            if (node.uid, node.gid) != (0, 0) {
+                let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
+                fchownat(folder, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            }
+            Ok(())
+        }
+        Err(Errno::EEXIST) => Ok(()),
+        // In a user namespace devices cannot be made: show the host's.
+        Err(Errno::EPERM) => {
+            let target = root.make_file(&node.path)?;
+            sys::attach_mount(sys::clone_tree(&node.path, false)?, &target)
+        }
+        Err(errno) => Err(errno),
+    }
+}

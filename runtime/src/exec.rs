@@ -1,0 +1,203 @@
+//! exec: another process in a container that runs.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use oci_spec::runtime::Spec;
+
+use crate::cgroups::Entrance;
+use crate::create::hand_over;
+use crate::error::{Context, Error, Failure};
+use crate::handshake::{self, ProcessEnd, Report};
+use crate::identity::open_process;
+use crate::namespaces::ChildNamespaces;
+use crate::options::{ExecOptions, Started};
+use crate::path::Root;
+use crate::process::{ProcessPlan, ProcessRequest, check_preserved};
+use crate::procfs::ProcFs;
+use crate::status::Status;
+use crate::store::{self, Record};
+use crate::sys::{self, ns};
+use crate::{Runtime, lifecycle, validate};
+
+struct ExecPlan {
+    process: ProcessPlan,
+    entrance: Entrance,
+    /// The container's first process, whose namespaces are joined, and which of them.
+    init: OwnedFd,
+    namespaces: u64,
+    caller: ProcessEnd,
+}
+
+impl Runtime {
+    /// Starts another process in a container; when it returns the program runs.
+    pub fn exec(&self, id: &str, opts: ExecOptions) -> Result<Started, Error> {
+        validate::check_process(&opts.process)?;
+        check_preserved(opts.preserve_fds)?;
+        let record = self.alive(id, "exec in")?;
+        if let status @ Status::Paused = lifecycle::status(&record) {
+            return Err(Error::WrongStatus { verb: "exec in", id: id.to_owned(), status });
+        }
+        let config = store::read_config(&self.folder(id))?;
+        let init = open_process(record.pid, record.start_time).ok_or_else(|| Error::NotRunning(id.to_owned()))?;
+        let (console, pid_file) = (opts.console_socket.clone(), opts.pid_file.clone());
+        let (caller, process) = handshake::pair()?;
+        let mut plan = self.plan_exec(&record, &config, opts, init, process)?;
+        let (pid, pidfd) = clone(&record, &mut plan)?;
+        drop(plan);
+
+        let mut terminal = None;
+        let failure: Error = loop {
+            match caller.report() {
+                Ok(Some((Report::Ready, master))) => match hand_over(master, console.as_deref()) {
+                    Ok(kept) => terminal = kept,
+                    Err(error) => break error,
+                },
+                Ok(Some((Report::Failed(failure), _))) => break failure.into(),
+                Ok(Some((report, _))) => {
+                    break Failure::refused("exec", "", format!("unexpected report {report:?}")).into();
+                }
+                Ok(None) => match pid_file.map(|path| store::replace(&path, pid.to_string().as_bytes())) {
+                    None | Some(Ok(())) => return Ok(Started { pid, pidfd, terminal }),
+                    Some(Err(failure)) => break failure.into(),
+                },
+                Err(failure) => break failure.into(),
+            }
+        };
+        let _ = sys::pidfd_send_signal(&pidfd, libc::SIGKILL);
+        let _ = waitpid(pid, Some(WaitPidFlag::__WALL));
+        Err(failure)
+    }
+
+    fn plan_exec(
+        &self,
+        record: &Record,
+        config: &Spec,
+        opts: ExecOptions,
+        init: OwnedFd,
+        caller: ProcessEnd,
+    ) -> Result<ExecPlan, Error> {
+        let linux = config.linux().as_ref();
+        let request = ProcessRequest {
+            id: &record.id,
+            process: &opts.process,
+            seccomp: linux.and_then(|linux| linux.seccomp().as_ref()),
+            personality: linux.and_then(|linux| linux.personality().as_ref()),
+            stdio: opts.stdio,
+            preserve_fds: opts.preserve_fds,
+            new_keyring: !opts.no_new_keyring,
+        };
+        let process = ProcessPlan::new(request, self.warn)?;
+        if let Some(cgroup) = &opts.cgroup {
+            if cgroup.is_absolute() || cgroup.components().any(|part| part == std::path::Component::ParentDir) {
+                return Err(Error::invalid("cgroup", "it must be relative, without `..`"));
+            }
+        }
+        Ok(ExecPlan {
+            process,
+            entrance: record.cgroups.entrance(opts.cgroup.as_deref())?,
+            init,
+            namespaces: other_namespaces(record.pid)?,
+            caller,
+        })
+    }
+}
+
+/// The namespaces of a process that are not the caller's own. The process namespace is not among them: the
+/// caller joins that one for its child.
+fn other_namespaces(pid: i32) -> Result<u64, Failure> {
+    const ALL: [(&str, u64); 7] = [
+        ("user", ns::USER),
+        ("mnt", ns::MOUNT),
+        ("net", ns::NET),
+        ("ipc", ns::IPC),
+        ("uts", ns::UTS),
+        ("cgroup", ns::CGROUP),
+        ("time", ns::TIME),
+    ];
+    let mut flags = 0;
+    for (name, flag) in ALL {
+        if !is_own(pid, name)? {
+            flags |= flag;
+        }
+    }
+    Ok(flags)
+}
+
+fn is_own(pid: i32, name: &str) -> Result<bool, Failure> {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |who: &str| {
+        let path = format!("/proc/{who}/ns/{name}");
+        match std::fs::metadata(&path) {
+            Ok(meta) => Ok(Some((meta.dev(), meta.ino()))),
+            // A kernel that has no such namespaces.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && who == "self" => Ok(None),
+            Err(error) => Err(error).at("open namespace", path),
+        }
+    };
+    match identity("self")? {
+        None => Ok(true),
+        own => Ok(own == identity(&pid.to_string())?),
+    }
+}
+
+fn clone(record: &Record, plan: &mut ExecPlan) -> Result<(nix::unistd::Pid, OwnedFd), Error> {
+    let guard = if is_own(record.pid, "pid")? {
+        None
+    } else {
+        let path = format!("/proc/{}/ns/pid", record.pid);
+        let namespace = File::open(&path).at("open namespace", path)?;
+        Some(ChildNamespaces::join_pid(&namespace.into())?)
+    };
+    let cloned = sys::clone_process(0, plan.entrance.unified());
+    match cloned.at("clone", "a process for the container")? {
+        Some(child) => {
+            drop(guard);
+            Ok(child)
+        }
+        None => run(plan),
+    }
+}
+
+/// Runs in the clone and does not return.
+fn run(plan: &mut ExecPlan) -> ! {
+    let failure = match set_up(plan) {
+        Ok(()) => plan.process.execute(),
+        Err(failure) => failure,
+    };
+    let _ = plan.caller.report(&Report::Failed(failure), None);
+    sys::exit_now(1)
+}
+
+fn set_up(plan: &mut ExecPlan) -> Result<(), Failure> {
+    let mut keep = vec![plan.init.as_raw_fd(), plan.caller.as_fd().as_raw_fd()];
+    keep.extend(plan.entrance.fds());
+    plan.process.begin(keep)?;
+    let proc = ProcFs::open()?;
+    plan.entrance.enter()?;
+    plan.process.set_oom_score(&proc)?;
+    if plan.namespaces != 0 {
+        sys::setns(&plan.init, plan.namespaces).at("join", "the container's namespaces")?;
+    }
+    if plan.namespaces & ns::USER != 0 {
+        sys::set_gid(0).at("become", "root of the user namespace")?;
+        sys::set_uid(0).at("become", "root of the user namespace")?;
+        sys::set_dumpable(false).at("protect", "the new process")?;
+    }
+    let terminal = open_terminal(plan)?;
+    plan.process.settle(&proc)?;
+    plan.caller.report(&Report::Ready, terminal.as_ref().map(AsFd::as_fd))
+}
+
+fn open_terminal(plan: &mut ExecPlan) -> Result<Option<OwnedFd>, Failure> {
+    if !plan.process.wants_terminal() {
+        return Ok(None);
+    }
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = nix::fcntl::open(Path::new("/"), flags, Mode::empty()).at("open", "/")?;
+    plan.process.open_terminal(&Root::new(root), false)
+}

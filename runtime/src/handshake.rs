@@ -1,0 +1,275 @@
+//! What the caller of `create` or `exec` and the process it cloned tell each other, and how `start` reaches a
+//! container that waits.
+//!
+//! ```text
+//! create                                   init
+//!   | -- Go::Mapped -----------------------> |   only with a new user namespace: its ids are mapped
+//!   | <----------------------- MountsReady -- |   only with hooks that come before pivot_root
+//!   | -- Go::HooksDone ---------------------> |
+//!   | <--- Ready [terminal's master] or Failed |
+//!   | -- Go::Recorded ----------------------> |   the state is on disk; without this word init ends
+//!   x                                        |   waits at the gate, <root>/<id>/start.sock
+//! start                                      |
+//!   | -- connect, one byte -----------------> |   runs startContainer hooks, executes the program
+//!   | <---- Failed, or end of file: it runs -- x
+//!
+//! exec                                     process
+//!   | <--- Ready [terminal's master] or Failed |
+//!   | <---- Failed, or end of file: it runs -- x
+//! ```
+//! Sockets are SOCK_SEQPACKET, so a message comes whole or not at all, and every end is close-on-exec.
+//! Whoever finds the other end gone gives up.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind,
+    connect, listen, recv, recvmsg, send, sendmsg, socket, socketpair,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Failure};
+use crate::path::fd_path;
+
+/// The longest message: a failure names a path or two.
+const MAX_MESSAGE: usize = 64 * 1024;
+
+const STEP: &str = "talk to";
+const INIT: &str = "the container's process";
+const CALLER: &str = "the runtime";
+
+/// What the new process says.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Report {
+    MountsReady,
+    Ready,
+    Failed(Failure),
+}
+
+/// What the new process is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Go {
+    Mapped = b'm',
+    HooksDone = b'h',
+    Recorded = b'r',
+}
+
+/// The two ends of one handshake.
+pub(crate) fn pair() -> Result<(CallerEnd, ProcessEnd), Failure> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).at("make", "socket pair")?;
+    Ok((CallerEnd(ours), ProcessEnd(theirs)))
+}
+
+/// The end of `create` and `exec`.
+#[derive(Debug)]
+pub(crate) struct CallerEnd(OwnedFd);
+
+impl CallerEnd {
+    pub(crate) fn tell(&self, go: Go) -> Result<(), Failure> {
+        send(self.0.as_raw_fd(), &[go as u8], MsgFlags::MSG_NOSIGNAL).at(STEP, INIT).map(drop)
+    }
+
+    /// The next report; `None` when the process executed its program or ended.
+    pub(crate) fn report(&self) -> Result<Option<(Report, Option<OwnedFd>)>, Failure> {
+        receive(&self.0, INIT)
+    }
+}
+
+/// The end of the new process.
+#[derive(Debug)]
+pub(crate) struct ProcessEnd(OwnedFd);
+
+impl AsFd for ProcessEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl ProcessEnd {
+    pub(crate) fn report(&self, report: &Report, terminal: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
+        transmit(&self.0, report, terminal)
+    }
+
+    /// Waits for one word, and takes no other.
+    pub(crate) fn wait_for(&self, go: Go) -> Result<(), Failure> {
+        let mut word = [0];
+        match recv(self.0.as_raw_fd(), &mut word, MsgFlags::empty()).at(STEP, CALLER)? {
+            1 if word[0] == go as u8 => Ok(()),
+            0 => Err(Failure::refused(STEP, CALLER, "it ended")),
+            _ => Err(Failure::refused(STEP, CALLER, format!("unexpected word {}", word[0]))),
+        }
+    }
+}
+
+/// Where a created container waits for `start`.
+#[derive(Debug)]
+pub(crate) struct Gate(OwnedFd);
+
+impl AsFd for Gate {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+const GATE: &str = "start.sock";
+
+/// The gate's address below the container's folder, by descriptor: socket addresses have 107 bytes only.
+fn gate_address(folder: BorrowedFd<'_>) -> Result<UnixAddr, Failure> {
+    UnixAddr::new(format!("{}/{GATE}", fd_path(folder)).as_str()).at("address", GATE)
+}
+
+fn gate_socket() -> Result<OwnedFd, Failure> {
+    socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).at("make", GATE)
+}
+
+impl Gate {
+    /// Sets the gate up in the container's folder.
+    pub(crate) fn new(folder: BorrowedFd<'_>) -> Result<Gate, Failure> {
+        let gate = gate_socket()?;
+        bind(gate.as_raw_fd(), &gate_address(folder)?).at("bind", GATE)?;
+        listen(&gate, Backlog::new(8).at("listen on", GATE)?).at("listen on", GATE)?;
+        Ok(Gate(gate))
+    }
+
+    /// Waits until `create` has recorded the container and `start` knocks. Until the former, the end of the
+    /// caller is the end of this container: nobody knows of it.
+    pub(crate) fn wait(&self, caller: &ProcessEnd) -> Result<ProcessEnd, Failure> {
+        caller.wait_for(Go::Recorded)?;
+        loop {
+            let connection = match accept4(self.0.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+                Err(Errno::EINTR | Errno::ECONNABORTED) => continue,
+                result => owned(result.at("wait on", GATE)?),
+            };
+            let mut word = [0];
+            // Somebody who connects and goes away without a word changes nothing.
+            if recv(connection.as_raw_fd(), &mut word, MsgFlags::empty()) == Ok(1) {
+                return Ok(ProcessEnd(connection));
+            }
+        }
+    }
+
+    /// Knocks at a gate from outside and waits until the program runs.
+    pub(crate) fn open(folder: BorrowedFd<'_>) -> Result<(), Failure> {
+        let gate = gate_socket()?;
+        connect(gate.as_raw_fd(), &gate_address(folder)?).at("connect to", GATE)?;
+        send(gate.as_raw_fd(), &[1], MsgFlags::MSG_NOSIGNAL).at(STEP, INIT)?;
+        match receive(&gate, INIT)? {
+            None => Ok(()),
+            Some((Report::Failed(failure), _)) => Err(failure),
+            Some((report, _)) => Err(Failure::refused(STEP, INIT, format!("unexpected report {report:?}"))),
+        }
+    }
+}
+
+/// Takes the ownership of a descriptor that the kernel just made.
+#[allow(unsafe_code)]
+fn owned(fd: RawFd) -> OwnedFd {
+    // SAFETY: the callers are accept4 and SCM_RIGHTS: the number is new, open, and known to nobody else.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn transmit(socket: &OwnedFd, report: &Report, descriptor: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
+    let bytes = serde_json::to_vec(report).map_err(|error| Failure::refused(STEP, CALLER, error.to_string()))?;
+    let fds: Vec<RawFd> = descriptor.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&fds)];
+    let rights = if fds.is_empty() { &rights[..0] } else { &rights[..] };
+    let parts = [IoSlice::new(&bytes)];
+    sendmsg::<()>(socket.as_raw_fd(), &parts, rights, MsgFlags::MSG_NOSIGNAL, None).at(STEP, CALLER).map(drop)
+}
+
+fn receive(socket: &OwnedFd, from: &str) -> Result<Option<(Report, Option<OwnedFd>)>, Failure> {
+    let mut bytes = vec![0; MAX_MESSAGE];
+    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let (length, descriptor) = loop {
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags) {
+            Err(Errno::EINTR) => (),
+            Err(Errno::ECONNRESET) => return Ok(None),
+            Err(errno) => return Err(Failure::new(STEP, from, errno)),
+            Ok(message) => {
+                let mut descriptor = None;
+                for control in message.cmsgs().at(STEP, from)? {
+                    if let ControlMessageOwned::ScmRights(fds) = control {
+                        descriptor = fds.into_iter().map(owned).next();
+                    }
+                }
+                break (message.bytes, descriptor);
+            }
+        }
+    };
+    if length == 0 {
+        return Ok(None);
+    }
+    let report = serde_json::from_slice(&bytes[..length])
+        .map_err(|error| Failure::refused(STEP, from, format!("not understood: {error}")))?;
+    Ok(Some((report, descriptor)))
+}
+
+/// Sends a terminal's master to the listener of a console socket, with the terminal's name, as runc does.
+pub(crate) fn send_console(path: &Path, master: BorrowedFd<'_>) -> Result<(), Failure> {
+    let object = || path.display().to_string();
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let console = socket(AddressFamily::Unix, SockType::Stream, flags, None).at("make", "console socket")?;
+    let address = UnixAddr::new(path).at("connect to console socket", object())?;
+    connect(console.as_raw_fd(), &address).at("connect to console socket", object())?;
+    let fds = [master.as_raw_fd()];
+    let parts = [IoSlice::new(b"/dev/ptmx")];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    sendmsg::<()>(console.as_raw_fd(), &parts, &rights, MsgFlags::MSG_NOSIGNAL, None)
+        .at("send terminal to", object())
+        .map(drop)
+}
+
+/// Waits until a descriptor is readable; `false` when the time is over.
+pub(crate) fn wait_readable(fd: impl AsFd, milliseconds: u32) -> nix::Result<bool> {
+    let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
+    loop {
+        match poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout) {
+            Err(Errno::EINTR) => (),
+            result => return result.map(|ready| ready > 0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_crosses_whole() {
+        let (caller, process) = pair().expect("pair");
+        let failure = Failure::new("mount", "proc at /proc", Errno::EPERM);
+        process.report(&Report::Failed(failure.clone()), None).expect("report");
+        let (report, descriptor) = caller.report().expect("report").expect("message");
+        assert_eq!(report, Report::Failed(failure));
+        assert!(descriptor.is_none());
+        drop(process);
+        assert!(caller.report().expect("end").is_none());
+    }
+
+    #[test]
+    fn a_descriptor_comes_along() {
+        let (caller, process) = pair().expect("pair");
+        let file = std::fs::File::open("/dev/null").expect("open");
+        process.report(&Report::Ready, Some(file.as_fd())).expect("report");
+        let (_, descriptor) = caller.report().expect("report").expect("message");
+        let stat = |fd: BorrowedFd<'_>| nix::sys::stat::fstat(fd).expect("stat").st_rdev;
+        assert_eq!(stat(descriptor.expect("descriptor").as_fd()), stat(file.as_fd()));
+    }
+
+    #[test]
+    fn only_the_right_word() {
+        let (caller, process) = pair().expect("pair");
+        caller.tell(Go::HooksDone).expect("tell");
+        assert!(process.wait_for(Go::Recorded).is_err());
+        drop(caller);
+        assert!(process.wait_for(Go::Recorded).is_err());
+    }
+}

@@ -1,0 +1,77 @@
+//! Whether a process is still the one that was recorded, and what it does (proc_pid_stat(5)).
+
+use std::os::fd::OwnedFd;
+
+use nix::unistd::Pid;
+
+use crate::sys;
+
+/// What /proc/PID/stat says about a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ProcessStat {
+    /// `Z` and `X` are processes that ended.
+    state: char,
+    /// Whether it was cloned and has executed nothing since: a container that waits for `start`.
+    pub(crate) not_executed: bool,
+    /// In clock ticks after boot.
+    pub(crate) start_time: u64,
+}
+
+/// `PF_FORKNOEXEC` of the kernel's linux/sched.h.
+const FORKED_WITHOUT_EXEC: u64 = 0x40;
+
+impl ProcessStat {
+    /// `None` when there is no such process.
+    pub(crate) fn read(pid: i32) -> Option<ProcessStat> {
+        ProcessStat::parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    fn parse(text: &str) -> Option<ProcessStat> {
+        // The second field is the name in parentheses, and a name may hold anything.
+        let fields: Vec<&str> = text.get(text.rfind(')')? + 2..)?.split(' ').collect();
+        let flags: u64 = fields.get(6)?.parse().ok()?;
+        Some(ProcessStat {
+            state: fields.first()?.chars().next()?,
+            not_executed: flags & FORKED_WITHOUT_EXEC != 0,
+            start_time: fields.get(19)?.parse().ok()?,
+        })
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.state, 'Z' | 'X')
+    }
+}
+
+/// A pidfd for the process that had this number and began at this time, if it lives.
+pub(crate) fn open_process(pid: i32, start_time: u64) -> Option<OwnedFd> {
+    if pid <= 0 {
+        return None;
+    }
+    // The descriptor first: what is read after it is about the process that it holds, or about nothing.
+    let pidfd = sys::pidfd_open(Pid::from_raw(pid)).ok()?;
+    let stat = ProcessStat::read(pid)?;
+    (stat.start_time == start_time && !stat.has_ended()).then_some(pidfd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_with_a_hostile_name() {
+        let text = "42 (a) Z (b) S 1 42 42 0 -1 4194624 1 0 0 0 0 0 0 0 20 0 1 0 98765 0 0";
+        let stat = ProcessStat { state: 'S', not_executed: true, start_time: 98_765 };
+        assert_eq!(ProcessStat::parse(text), Some(stat));
+        assert_eq!(ProcessStat::parse("42 (a"), None);
+        assert_eq!(ProcessStat::parse(""), None);
+    }
+
+    #[test]
+    fn this_process() {
+        let pid = std::process::id() as i32;
+        let stat = ProcessStat::read(pid).expect("stat");
+        assert!(!stat.not_executed && !stat.has_ended());
+        assert!(open_process(pid, stat.start_time).is_some());
+        assert!(open_process(pid, stat.start_time + 1).is_none());
+    }
+}

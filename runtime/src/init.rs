@@ -1,0 +1,179 @@
+//! The container's first process, from the clone to the program: a list of steps.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Hooks;
+
+use crate::cgroups::{Cgroups, Entrance};
+use crate::devices::{self, Node};
+use crate::error::{Context, Failure};
+use crate::handshake::{Gate, Go, ProcessEnd, Report};
+use crate::hooks;
+use crate::mounts::{self, LateReadOnly, PlannedMount};
+use crate::namespaces::Namespaces;
+use crate::path::Root;
+use crate::process::ProcessPlan;
+use crate::procfs::ProcFs;
+use crate::rootfs;
+use crate::status::{State, Status};
+use crate::sys::{self, ns};
+
+/// All that the first process needs, prepared and checked by its parent.
+#[derive(Debug)]
+pub(crate) struct InitPlan {
+    pub(crate) process: ProcessPlan,
+    pub(crate) namespaces: Namespaces,
+    pub(crate) entrance: Entrance,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) rootfs: PathBuf,
+    pub(crate) detached: Option<OwnedFd>,
+    pub(crate) read_only: bool,
+    pub(crate) propagation: Option<(u64, bool)>,
+    pub(crate) mounts: Vec<PlannedMount>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) masked: Vec<String>,
+    pub(crate) protected: Vec<String>,
+    pub(crate) sysctl: Vec<(String, String)>,
+    pub(crate) hostname: Option<String>,
+    pub(crate) domainname: Option<String>,
+    pub(crate) hooks: Hooks,
+    /// For the hooks that run in here.
+    pub(crate) state: State,
+    pub(crate) gate: Gate,
+    pub(crate) caller: ProcessEnd,
+}
+
+impl InitPlan {
+    fn fds(&self) -> Vec<RawFd> {
+        let mut fds = vec![self.gate.as_fd().as_raw_fd(), self.caller.as_fd().as_raw_fd()];
+        fds.extend(self.entrance.fds());
+        fds.extend(self.namespaces.fds().map(AsRawFd::as_raw_fd));
+        fds.extend(self.detached.iter().map(AsRawFd::as_raw_fd));
+        fds
+    }
+
+    /// Whether somebody has to do something between the mounts and pivot_root.
+    pub(crate) fn has_early_hooks(hooks: &Hooks) -> bool {
+        #[allow(deprecated)]
+        let prestart = hooks.prestart();
+        [prestart, hooks.create_runtime(), hooks.create_container()].into_iter().flatten().any(|list| !list.is_empty())
+    }
+}
+
+/// Runs in the clone and does not return.
+pub(crate) fn run(plan: &mut InitPlan) -> ! {
+    match set_up(plan) {
+        Ok(terminal) => finish(plan, terminal),
+        Err(failure) => {
+            let _ = plan.caller.report(&Report::Failed(failure), None);
+            sys::exit_now(1)
+        }
+    }
+}
+
+/// Everything up to the gate; returns the terminal's master.
+fn set_up(plan: &mut InitPlan) -> Result<Option<OwnedFd>, Failure> {
+    plan.process.begin(plan.fds())?;
+    let proc = ProcFs::open()?;
+    plan.entrance.enter()?;
+    enter_namespaces(plan)?;
+    if !plan.namespaces.has_new_user() {
+        plan.process.set_oom_score(&proc)?;
+    }
+    set_names(plan)?;
+    rootfs::isolate(plan.propagation, &plan.rootfs)?;
+    let root = rootfs::attach(&plan.rootfs, plan.detached.take())?;
+    let late = mount_all(plan, &root)?;
+    let terminal = plan.process.open_terminal(&root, true)?;
+    set_sysctls(plan, &proc)?;
+    mounts::protect_paths(&root, &plan.protected)?;
+    mounts::mask_paths(&root, &plan.masked)?;
+    late.apply()?;
+    run_early_hooks(plan)?;
+    if plan.read_only {
+        rootfs::make_read_only(&root)?;
+    }
+    rootfs::pivot(&root, plan.propagation)?;
+    drop(root);
+    plan.entrance = Entrance::default();
+    plan.namespaces = Namespaces::default();
+    plan.process.settle(&proc)?;
+    Ok(terminal)
+}
+
+fn enter_namespaces(plan: &InitPlan) -> Result<(), Failure> {
+    if plan.namespaces.has_new_user() {
+        plan.caller.wait_for(Go::Mapped)?;
+    }
+    plan.namespaces.join()?;
+    if plan.namespaces.has_new_user() || plan.namespaces.joins_user() {
+        sys::set_groups(&[]).at("drop", "supplementary groups")?;
+        sys::set_gid(0).at("become", "root of the user namespace")?;
+        sys::set_uid(0).at("become", "root of the user namespace")?;
+        sys::set_dumpable(false).at("protect", "the new process")?;
+    }
+    if plan.namespaces.new_cgroup {
+        sys::unshare(ns::CGROUP).at("make", "cgroup namespace")?;
+    }
+    Ok(())
+}
+
+fn set_names(plan: &InitPlan) -> Result<(), Failure> {
+    if let Some(name) = &plan.hostname {
+        nix::unistd::sethostname(name).at("set hostname", name)?;
+    }
+    if let Some(name) = &plan.domainname {
+        sys::set_domainname(name).at("set domainname", name)?;
+    }
+    Ok(())
+}
+
+fn mount_all(plan: &InitPlan, root: &Root) -> Result<LateReadOnly, Failure> {
+    let mut late = LateReadOnly::default();
+    for mount in &plan.mounts {
+        mounts::mount(root, mount, &plan.cgroups, &mut late)?;
+    }
+    // A /dev that is bound from elsewhere has what its owner put there.
+    let foreign_dev = plan.mounts.iter().any(|mount| mount.is_bind() && mount.destination() == Path::new("/dev"));
+    if !foreign_dev {
+        devices::make(root, &plan.nodes)?;
+    }
+    let cwd = plan.process.cwd();
+    match root.make_dir_all(cwd) {
+        // A read-only root without the folder, or a path through `..` or a file: chdir has the last word.
+        Ok(_) | Err(_) => Ok(late),
+    }
+}
+
+fn set_sysctls(plan: &InitPlan, proc: &ProcFs) -> Result<(), Failure> {
+    for (name, value) in &plan.sysctl {
+        proc.write(&format!("sys/{}", name.replace('.', "/")), value)?;
+    }
+    Ok(())
+}
+
+fn run_early_hooks(plan: &InitPlan) -> Result<(), Failure> {
+    if !InitPlan::has_early_hooks(&plan.hooks) {
+        return Ok(());
+    }
+    plan.caller.report(&Report::MountsReady, None)?;
+    plan.caller.wait_for(Go::HooksDone)?;
+    hooks::run("createContainer", plan.hooks.create_container().as_ref(), &hooks::inside(&plan.state))
+}
+
+/// Reports, waits at the gate, and becomes the program.
+fn finish(plan: &InitPlan, terminal: Option<OwnedFd>) -> ! {
+    let opened = plan.caller.report(&Report::Ready, terminal.as_ref().map(AsFd::as_fd)).and_then(|()| {
+        drop(terminal);
+        plan.gate.wait(&plan.caller)
+    });
+    let Ok(starter) = opened else { sys::exit_now(1) };
+    let state = State { status: Status::Created, ..hooks::inside(&plan.state) };
+    let failure = match hooks::run("startContainer", plan.hooks.start_container().as_ref(), &state) {
+        Ok(()) => plan.process.execute(),
+        Err(failure) => failure,
+    };
+    let _ = starter.report(&Report::Failed(failure), None);
+    sys::exit_now(1)
+}

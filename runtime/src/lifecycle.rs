@@ -1,0 +1,186 @@
+//! What happens to a container after create: start, kill, delete, and the questions about it.
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use nix::unistd::Pid;
+use oci_spec::runtime::LinuxResources;
+
+use crate::create::state_of;
+use crate::error::{Error, Failure};
+use crate::handshake::Gate;
+use crate::identity::{ProcessStat, open_process};
+use crate::status::{State, Status};
+use crate::store::{self, Folder, Record};
+use crate::{Runtime, Signal, cgroups, hooks, sys};
+
+/// How long a process may take to end after SIGKILL, in milliseconds.
+const DEATH_WITHIN: u32 = 10_000;
+
+impl Runtime {
+    /// Runs the start hooks and lets the process execute its program; that this failed is an error here, and
+    /// the container has stopped then.
+    pub fn start(&self, id: &str) -> Result<(), Error> {
+        let folder = Folder::open(self.root(), id)?;
+        let record = folder.record(id)?;
+        match status(&record) {
+            Status::Created => (),
+            status => return Err(Error::WrongStatus { verb: "start", id: id.to_owned(), status }),
+        }
+        Gate::open(folder.as_fd())?;
+        let config = store::read_config(folder.path())?;
+        let Some(all) = config.hooks().as_ref().filter(|all| all.poststart().is_some()) else { return Ok(()) };
+        let state = state_of(&record, Status::Running);
+        let result = hooks::run("poststart", all.poststart().as_ref(), &state);
+        if result.is_err() {
+            // The specification ends the container over this.
+            let _ = kill_all(&record);
+        }
+        Ok(result?)
+    }
+
+    /// The container's state; the status is read from the kernel.
+    pub fn state(&self, id: &str) -> Result<State, Error> {
+        let record = self.record(id)?;
+        let status = status(&record);
+        Ok(state_of(&record, status))
+    }
+
+    /// The state of every container, by name. One that cannot be read is left out and warned about.
+    pub fn list(&self) -> Result<Vec<State>, Error> {
+        let mut states = Vec::new();
+        for id in store::names(self.root())? {
+            match self.state(&id) {
+                Ok(state) => states.push(state),
+                Err(Error::NotFound(_)) => (),
+                Err(error) => (self.warn)(&format!("container {id:?} is left out: {error}")),
+            }
+        }
+        Ok(states)
+    }
+
+    /// Sends a signal to the container's process, or to `all` processes of the container. Without a process
+    /// namespace of its own, SIGKILL to a container is for all of them: they would outlive the first.
+    pub fn kill(&self, id: &str, signal: Signal, all: bool) -> Result<(), Error> {
+        let record = self.record(id)?;
+        let process = open_process(record.pid, record.start_time);
+        if all || (signal == Signal::KILL && !record.own_pid_namespace) {
+            return match (record.cgroups.pids()?.is_empty(), signal) {
+                (true, _) => Err(Error::NotRunning(id.to_owned())),
+                (false, Signal::KILL) => Ok(record.cgroups.kill_all()?),
+                (false, signal) => Ok(record.cgroups.signal(signal.number())?),
+            };
+        }
+        let Some(process) = process else { return Err(Error::NotRunning(id.to_owned())) };
+        match sys::pidfd_send_signal(&process, signal.number()) {
+            Ok(()) => Ok(()),
+            Err(nix::errno::Errno::ESRCH) => Err(Error::NotRunning(id.to_owned())),
+            Err(errno) => Err(Failure::new("kill", format!("process {}", record.pid), errno).into()),
+        }
+    }
+
+    /// Removes all that `create` made. With `force` a living container is killed and a missing one is fine.
+    /// What cannot be removed does not keep the rest, and the next delete tries it again.
+    pub fn delete(&self, id: &str, force: bool) -> Result<(), Error> {
+        let folder = match Folder::open(self.root(), id) {
+            Err(Error::NotFound(_)) if force => return Ok(()),
+            result => result?,
+        };
+        let record = match folder.record(id) {
+            // Create was cut off before it made anything else.
+            Err(Error::NotFound(_)) => return Ok(folder.remove()?),
+            result => result?,
+        };
+        match status(&record) {
+            // Nobody is creating it any more: we hold the lock.
+            Status::Stopped | Status::Created | Status::Creating => (),
+            _ if force => (),
+            status => return Err(Error::WrongStatus { verb: "delete", id: id.to_owned(), status }),
+        }
+        let config = store::read_config(folder.path()).ok();
+        let killed = kill_all(&record);
+        let removed = record.cgroups.remove();
+        killed.and(removed)?;
+        folder.remove()?;
+        if let Some(all) = config.as_ref().and_then(|config| config.hooks().as_ref()) {
+            let state = state_of(&record, Status::Stopped);
+            hooks::run_all("poststop", all.poststop().as_ref(), &state, self.warn);
+        }
+        Ok(())
+    }
+
+    /// Changes the limits of a container; what is not given stays.
+    pub fn update(&self, id: &str, resources: &LinuxResources) -> Result<(), Error> {
+        cgroups::unsupported(resources)?;
+        let folder = Folder::open(self.root(), id)?;
+        self.alive(id, "update")?;
+        folder.record(id)?.cgroups.update(resources)
+    }
+
+    /// Freezes all processes of a container.
+    pub fn pause(&self, id: &str) -> Result<(), Error> {
+        let folder = Folder::open(self.root(), id)?;
+        self.alive(id, "pause")?;
+        folder.record(id)?.cgroups.freeze(true)
+    }
+
+    /// Lets a paused container go on.
+    pub fn resume(&self, id: &str) -> Result<(), Error> {
+        let folder = Folder::open(self.root(), id)?;
+        folder.record(id)?.cgroups.freeze(false)
+    }
+
+    /// The processes in the container's cgroup, as the caller sees them.
+    pub fn pids(&self, id: &str) -> Result<Vec<Pid>, Error> {
+        Ok(self.record(id)?.cgroups.pids()?)
+    }
+
+    /// The record of a container that has a process.
+    pub(crate) fn alive(&self, id: &str, verb: &'static str) -> Result<Record, Error> {
+        let record = self.record(id)?;
+        match status(&record) {
+            Status::Created | Status::Running | Status::Paused => Ok(record),
+            Status::Stopped => Err(Error::NotRunning(id.to_owned())),
+            status @ Status::Creating => Err(Error::WrongStatus { verb, id: id.to_owned(), status }),
+        }
+    }
+
+    pub(crate) fn record(&self, id: &str) -> Result<Record, Error> {
+        store::check_id(id)?;
+        store::read_record(&self.folder(id), id)
+    }
+
+    pub(crate) fn folder(&self, id: &str) -> PathBuf {
+        self.root().join(id)
+    }
+}
+
+/// Where a container is in its life, from what the kernel knows of its process.
+pub(crate) fn status(record: &Record) -> Status {
+    if record.pid == 0 {
+        return Status::Creating;
+    }
+    match ProcessStat::read(record.pid) {
+        Some(stat) if stat.start_time != record.start_time || stat.has_ended() => Status::Stopped,
+        Some(stat) if stat.not_executed => Status::Created,
+        Some(_) if record.cgroups.is_frozen() => Status::Paused,
+        Some(_) => Status::Running,
+        None => Status::Stopped,
+    }
+}
+
+/// Kills the first process and whatever else is in the container's cgroups, and waits until they ended.
+fn kill_all(record: &Record) -> Result<(), Failure> {
+    if let Some(process) = open_process(record.pid, record.start_time) {
+        if record.cgroups.is_frozen() {
+            // Whether a frozen process can be killed depends on the version.
+            let _ = record.cgroups.freeze(false);
+        }
+        match sys::pidfd_send_signal(&process, libc::SIGKILL) {
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => (),
+            Err(errno) => return Err(Failure::new("kill", format!("process {}", record.pid), errno)),
+        }
+        hooks::wait_for_exit(&process, DEATH_WITHIN, record.pid)?;
+    }
+    record.cgroups.kill_all()
+}

@@ -1,0 +1,55 @@
+//! The cgroup mount: the container's own groups, and nothing above them, in the layout that the host has.
+//! Bind mounts of the groups' folders do that for both versions, with and without a cgroup namespace.
+
+use std::path::Path;
+
+use nix::unistd::symlinkat;
+
+use super::{LateReadOnly, MountOptions, set_attributes};
+use crate::cgroups::{Cgroups, Version};
+use crate::error::{Context, Failure};
+use crate::path::Root;
+use crate::sys::{self, FsContext, MountAttr, attr};
+
+pub(super) fn mount(
+    root: &Root,
+    destination: &Path,
+    options: &MountOptions,
+    cgroups: &Cgroups,
+    late: &mut LateReadOnly,
+) -> Result<(), Failure> {
+    let step = "mount";
+    let object = || format!("cgroup at {}", destination.display());
+    let target = root.make_dir_all(destination).at(step, object())?;
+    if let [only] = cgroups.0.as_slice() {
+        if only.version == Version::V2 {
+            let tree = sys::clone_tree(&only.folder, false).at(step, object())?;
+            set_attributes(&tree, &options.attr, options).at(step, object())?;
+            return sys::attach_mount(&tree, &target).at(step, object());
+        }
+    }
+    // Version 1: a small tmpfs that holds a folder per hierarchy.
+    let context = FsContext::open("tmpfs").at(step, object())?;
+    context.set("mode", Some("755")).at(step, object())?;
+    let shelf = context.mount(attr::NOSUID | attr::NODEV | attr::NOEXEC).at(step, object())?;
+    sys::attach_mount(&shelf, &target).at(step, object())?;
+    let shelf_root = Root::new(shelf.try_clone().at(step, object())?);
+    for group in &cgroups.0 {
+        // The name that the hierarchy has on the host, as in `cpu,cpuacct` or `unified`.
+        let Some(name) = group.mount.file_name() else { continue };
+        let tree = sys::clone_tree(&group.folder, false).at(step, object())?;
+        let folder = shelf_root.make_dir_all(Path::new(name)).at(step, object())?;
+        set_attributes(&tree, &options.attr, options).at(step, object())?;
+        sys::attach_mount(&tree, &folder).at(step, object())?;
+        for controller in group.controllers.iter().filter(|controller| name != controller.as_str()) {
+            symlinkat(name, &shelf, controller.as_str()).at(step, object())?;
+        }
+    }
+    if options.attr.set & attr::RDONLY != 0 {
+        late.0.push((shelf, destination.to_path_buf()));
+    } else {
+        let attr = MountAttr { set: options.attr.set, ..MountAttr::default() };
+        sys::set_mount_attr(&shelf, &attr, false).at(step, object())?;
+    }
+    Ok(())
+}

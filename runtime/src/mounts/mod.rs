@@ -1,0 +1,185 @@
+//! The mounts of a container, made from its own process in its own mount namespace, before pivot_root.
+//! Each is made detached, changed, and only then attached to a target that is held by descriptor.
+
+mod cgroup;
+mod hide;
+mod options;
+
+pub(crate) use hide::{mask_paths, protect_paths};
+pub(crate) use options::{MountOptions, known, rootfs_propagation};
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::{SFlag, fstat};
+use oci_spec::runtime::Mount;
+
+use crate::cgroups::Cgroups;
+use crate::error::{Context, Error, Failure};
+use crate::path::Root;
+use crate::sys::{self, FsContext, MountAttr, attr};
+
+/// A mount of the spec, understood.
+#[derive(Clone, Debug)]
+pub(crate) struct PlannedMount {
+    destination: PathBuf,
+    source: PathBuf,
+    kind: Kind,
+    options: MountOptions,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    Bind {
+        recursive: bool,
+    },
+    /// The container's own cgroups, as bind mounts.
+    Cgroup,
+    Filesystem(String),
+}
+
+/// Filesystems that exist once per namespace and take `ro` as a property of the mount only.
+const VIRTUAL: [&str; 5] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue"];
+
+impl PlannedMount {
+    /// Understands a mount; a relative source begins at the bundle.
+    pub(crate) fn new(mount: &Mount, bundle: &Path) -> Result<PlannedMount, Error> {
+        let field = format!("mounts[{}]", mount.destination().display());
+        if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
+            return Err(Error::unsupported(format!("{field}.uidMappings"), "idmapped mounts are not implemented yet"));
+        }
+        let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default())?;
+        let kind = match (options.bind, mount.typ().as_deref()) {
+            (Some(recursive), _) => Kind::Bind { recursive },
+            (None, Some("bind")) => Kind::Bind { recursive: false },
+            (None, Some("cgroup" | "cgroup2")) => Kind::Cgroup,
+            (None, Some(name)) if !name.is_empty() => Kind::Filesystem(name.to_owned()),
+            (None, _) => return Err(Error::invalid(field, "it has neither a type nor the option bind or rbind")),
+        };
+        let source = match (&kind, mount.source()) {
+            (Kind::Bind { .. }, None) => return Err(Error::invalid(field, "a bind mount needs a source")),
+            (Kind::Bind { .. }, Some(source)) => bundle.join(source),
+            (_, source) => source.clone().unwrap_or_default(),
+        };
+        Ok(PlannedMount { destination: mount.destination().clone(), source, kind, options })
+    }
+
+    pub(crate) fn destination(&self) -> &Path {
+        &self.destination
+    }
+
+    pub(crate) fn is_bind(&self) -> bool {
+        matches!(self.kind, Kind::Bind { .. })
+    }
+}
+
+/// Mounts that become read-only when everything that has to be made inside them is made.
+#[derive(Debug, Default)]
+pub(crate) struct LateReadOnly(Vec<(OwnedFd, PathBuf)>);
+
+impl LateReadOnly {
+    pub(crate) fn apply(self) -> Result<(), Failure> {
+        for (mount, path) in self.0 {
+            sys::set_mount_attr(&mount, &MountAttr::READ_ONLY, false).at("make read-only", path.display())?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes one mount.
+pub(crate) fn mount(
+    root: &Root,
+    mount: &PlannedMount,
+    cgroups: &Cgroups,
+    late: &mut LateReadOnly,
+) -> Result<(), Failure> {
+    match &mount.kind {
+        Kind::Bind { recursive } => bind(root, mount, *recursive),
+        Kind::Cgroup => cgroup::mount(root, &mount.destination, &mount.options, cgroups, late),
+        Kind::Filesystem(name) => filesystem(root, mount, name, late),
+    }
+}
+
+fn bind(root: &Root, mount: &PlannedMount, recursive: bool) -> Result<(), Failure> {
+    let step = "mount";
+    let object = || format!("{} at {}", mount.source.display(), mount.destination.display());
+    let tree = sys::clone_tree(&mount.source, recursive).at(step, object())?;
+    let is_folder = is_folder(&tree).at(step, object())?;
+    let target = target(root, &mount.destination, is_folder).at(step, object())?;
+    set_attributes(&tree, &mount.options.bind_attr(), &mount.options).at(step, object())?;
+    sys::attach_mount(&tree, &target).at(step, object())
+}
+
+fn filesystem(root: &Root, mount: &PlannedMount, name: &str, late: &mut LateReadOnly) -> Result<(), Failure> {
+    let step = "mount";
+    let object = || format!("{name} at {}", mount.destination.display());
+    // A link at /proc or /sys would take the masks that follow somewhere else.
+    let target = if name == "proc" || name == "sysfs" {
+        if let Err(nix::errno::Errno::ENOENT) = root.open_without_links(&mount.destination, OFlag::O_PATH) {
+            root.make_dir_all(&mount.destination).at(step, object())?;
+        }
+        root.open_without_links(&mount.destination, OFlag::O_PATH | OFlag::O_DIRECTORY).at(step, object())?
+    } else {
+        root.make_dir_all(&mount.destination).at(step, object())?
+    };
+    let context = FsContext::open(name).at(step, object())?;
+    let configured = configure(&context, mount, name, &target);
+    configured.map_err(|errno| Failure::new(step, object(), errno).note(context.message()))?;
+    let mut attributes = mount.options.attr.set;
+    let delayed = name == "tmpfs" && attributes & attr::RDONLY != 0;
+    if delayed {
+        attributes &= !attr::RDONLY;
+    }
+    let made = context.mount(attributes);
+    let made = made.map_err(|errno| Failure::new(step, object(), errno).note(context.message()))?;
+    let rest = MountAttr { set: mount.options.attr.set & attr::NOSYMFOLLOW, ..MountAttr::default() };
+    set_attributes(&made, &rest, &mount.options).at(step, object())?;
+    sys::attach_mount(&made, &target).at(step, object())?;
+    if delayed {
+        late.0.push((made, mount.destination.clone()));
+    }
+    Ok(())
+}
+
+fn configure(context: &FsContext, mount: &PlannedMount, name: &str, target: &OwnedFd) -> nix::Result<()> {
+    let source = mount.source.to_string_lossy();
+    context.set("source", Some(if source.is_empty() { name } else { &source }))?;
+    let given = |key: &str| mount.options.data.iter().any(|(known, _)| known == key);
+    if name == "tmpfs" && !given("mode") {
+        // The folder below keeps its permissions.
+        let mode = fstat(target)?.st_mode & 0o7777;
+        context.set("mode", Some(&format!("{mode:o}")))?;
+    }
+    if !VIRTUAL.contains(&name) && mount.options.attr.set & attr::RDONLY != 0 {
+        context.set("ro", None)?;
+    }
+    for (key, value) in &mount.options.data {
+        context.set(key, value.as_deref())?;
+    }
+    Ok(())
+}
+
+/// Changes a detached mount as its options say.
+fn set_attributes(tree: &OwnedFd, own: &MountAttr, options: &MountOptions) -> nix::Result<()> {
+    if !own.is_empty() {
+        sys::set_mount_attr(tree, own, false)?;
+    }
+    if !options.recursive_attr.is_empty() {
+        sys::set_mount_attr(tree, &options.recursive_attr, true)?;
+    }
+    for (mode, recursive) in &options.propagation {
+        let attr = MountAttr { propagation: *mode, ..MountAttr::default() };
+        sys::set_mount_attr(tree, &attr, *recursive)?;
+    }
+    Ok(())
+}
+
+fn is_folder(fd: impl AsFd) -> nix::Result<bool> {
+    Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
+}
+
+/// What a mount goes on, made when missing.
+fn target(root: &Root, destination: &Path, is_folder: bool) -> nix::Result<OwnedFd> {
+    if is_folder { root.make_dir_all(destination) } else { root.make_file(destination) }
+}

@@ -1,0 +1,177 @@
+//! Which namespaces a container makes and which it joins (namespaces(7)).
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxTimeOffset};
+
+use crate::error::{Context, Error, Failure};
+use crate::sys::{self, ns};
+
+/// The namespaces of a new process.
+#[derive(Debug, Default)]
+pub(crate) struct Namespaces {
+    /// Made by clone3.
+    pub(crate) clone: u64,
+    /// Made by the process itself, after it is in its cgroup: its group is the root of what it sees.
+    pub(crate) new_cgroup: bool,
+    /// Joined by the process, in this order.
+    joined: Vec<(u64, OwnedFd)>,
+    /// Joined by the caller for its child, since processes do not change these namespaces themselves.
+    pid: Option<OwnedFd>,
+    time: Option<OwnedFd>,
+    /// Set in a time namespace before anything runs in it.
+    time_offsets: Vec<String>,
+}
+
+pub(crate) fn flag(kind: LinuxNamespaceType) -> u64 {
+    match kind {
+        LinuxNamespaceType::Mount => ns::MOUNT,
+        LinuxNamespaceType::Cgroup => ns::CGROUP,
+        LinuxNamespaceType::Uts => ns::UTS,
+        LinuxNamespaceType::Ipc => ns::IPC,
+        LinuxNamespaceType::User => ns::USER,
+        LinuxNamespaceType::Pid => ns::PID,
+        LinuxNamespaceType::Network => ns::NET,
+        LinuxNamespaceType::Time => ns::TIME,
+    }
+}
+
+impl Namespaces {
+    /// Opens what is joined.
+    pub(crate) fn plan(linux: &Linux) -> Result<Namespaces, Error> {
+        let mut plan = Namespaces::default();
+        for namespace in linux.namespaces().iter().flatten() {
+            let kind = flag(namespace.typ());
+            let path = namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty());
+            match (kind, path) {
+                (ns::CGROUP, None) => plan.new_cgroup = true,
+                (ns::PID, Some(path)) => plan.pid = Some(open(path)?),
+                (ns::TIME, Some(path)) => plan.time = Some(open(path)?),
+                (kind, Some(path)) => plan.joined.push((kind, open(path)?)),
+                (kind, None) => plan.clone |= kind,
+            }
+        }
+        plan.time_offsets = offsets(linux.time_offsets().as_ref())?;
+        // The user namespace decides what one may join after it; the mount namespace changes what paths mean.
+        plan.joined.sort_by_key(|(kind, _)| match *kind {
+            ns::USER => 0,
+            ns::MOUNT => 2,
+            _ => 1,
+        });
+        Ok(plan)
+    }
+
+    /// Whether the container's first process is the first of its process namespace.
+    pub(crate) fn has_own_pid(&self) -> bool {
+        self.clone & ns::PID != 0
+    }
+
+    /// Whether the new process waits for its ids to be mapped.
+    pub(crate) fn has_new_user(&self) -> bool {
+        self.clone & ns::USER != 0
+    }
+
+    /// Puts the caller's children into the process and time namespaces, until the guard goes.
+    pub(crate) fn for_children(&mut self) -> Result<ChildNamespaces, Failure> {
+        let mut guard = ChildNamespaces::default();
+        if let Some(pid) = &self.pid {
+            guard.pid = Some(own("pid")?);
+            sys::setns(pid, ns::PID).at("join", "process namespace")?;
+        }
+        if let Some(time) = &self.time {
+            guard.time = Some(own("time")?);
+            sys::setns(time, ns::TIME).at("join", "time namespace")?;
+        }
+        if self.clone & ns::TIME != 0 && !self.time_offsets.is_empty() {
+            self.clone &= !ns::TIME;
+            guard.time = Some(own("time")?);
+            sys::unshare(ns::TIME).at("make", "time namespace")?;
+            let path = "/proc/self/timens_offsets";
+            std::fs::write(path, self.time_offsets.concat()).at("write", path)?;
+        }
+        Ok(guard)
+    }
+
+    /// Joins what the new process joins.
+    pub(crate) fn join(&self) -> Result<(), Failure> {
+        for (kind, fd) in &self.joined {
+            sys::setns(fd, *kind).at("join", name(*kind))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn joins_user(&self) -> bool {
+        self.joined.iter().any(|(kind, _)| *kind == ns::USER)
+    }
+
+    /// The descriptors that the new process needs.
+    pub(crate) fn fds(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.joined.iter().map(|(_, fd)| fd)
+    }
+}
+
+fn name(kind: u64) -> &'static str {
+    match kind {
+        ns::USER => "user namespace",
+        ns::MOUNT => "mount namespace",
+        ns::NET => "network namespace",
+        ns::IPC => "IPC namespace",
+        ns::UTS => "UTS namespace",
+        ns::CGROUP => "cgroup namespace",
+        _ => "namespace",
+    }
+}
+
+fn open(path: &Path) -> Result<OwnedFd, Failure> {
+    Ok(File::open(path).at("open namespace", path.display())?.into())
+}
+
+fn own(name: &str) -> Result<OwnedFd, Failure> {
+    open(Path::new(&format!("/proc/self/ns/{name}")))
+}
+
+fn offsets(offsets: Option<&HashMap<String, LinuxTimeOffset>>) -> Result<Vec<String>, Error> {
+    let mut lines = Vec::new();
+    for (clock, offset) in offsets.into_iter().flatten() {
+        if clock != "monotonic" && clock != "boottime" {
+            return Err(Error::invalid(
+                format!("linux.timeOffsets[{clock:?}]"),
+                "only monotonic and boottime have one",
+            ));
+        }
+        let (seconds, nanoseconds) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+        lines.push(format!("{clock} {seconds} {nanoseconds}\n"));
+    }
+    Ok(lines)
+}
+
+/// Puts the caller's children back into its own namespaces.
+#[derive(Debug, Default)]
+pub(crate) struct ChildNamespaces {
+    pid: Option<OwnedFd>,
+    time: Option<OwnedFd>,
+}
+
+impl ChildNamespaces {
+    /// The namespace of processes started in a container that runs.
+    pub(crate) fn join_pid(pid_namespace: &OwnedFd) -> Result<ChildNamespaces, Failure> {
+        let guard = ChildNamespaces { pid: Some(own("pid")?), time: None };
+        sys::setns(pid_namespace, ns::PID).at("join", "process namespace")?;
+        Ok(guard)
+    }
+}
+
+impl Drop for ChildNamespaces {
+    fn drop(&mut self) {
+        // One's own namespaces can always be gone back to: both calls have what they need since before.
+        if let Some(pid) = &self.pid {
+            let _ = sys::setns(pid, ns::PID);
+        }
+        if let Some(time) = &self.time {
+            let _ = sys::setns(time, ns::TIME);
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! /proc through a descriptor that was checked to be procfs, so that a write meant for the kernel cannot be
+//! led to another file. The class of CVE-2019-16884, CVE-2019-19921 and CVE-2025-52881.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::Mode;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+
+use crate::error::{Context, Failure};
+
+/// The inode of the root folder of every procfs.
+const PROC_ROOT_INODE: u64 = 1;
+
+/// The host's /proc, opened before the container has any say in what is mounted where.
+#[derive(Debug)]
+pub(crate) struct ProcFs(OwnedFd);
+
+impl ProcFs {
+    /// Opens /proc and makes sure that it is the root of a procfs.
+    pub(crate) fn open() -> Result<ProcFs, Failure> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let proc = open("/proc", flags, Mode::empty()).at("open", "/proc")?;
+        let kind = fstatfs(&proc).at("statfs", "/proc")?.filesystem_type();
+        let inode = nix::sys::stat::fstat(&proc).at("stat", "/proc")?.st_ino;
+        if kind != PROC_SUPER_MAGIC || inode != PROC_ROOT_INODE {
+            return Err(Failure::refused("open", "/proc", "it is not the root of a procfs"));
+        }
+        Ok(ProcFs(proc))
+    }
+
+    /// Opens a file below /proc, on that very mount and through no link but `self`.
+    fn open_file(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+        let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW).resolve(resolve);
+        loop {
+            match openat2(&self.0, path, how) {
+                Err(Errno::EAGAIN | Errno::EINTR) => (),
+                result => return result,
+            }
+        }
+    }
+
+    /// Writes `value` to a file below /proc, in one write(2).
+    pub(crate) fn write(&self, path: &str, value: &str) -> Result<(), Failure> {
+        let object = || format!("/proc/{path}");
+        let file = self.open_file(Path::new(path), OFlag::O_WRONLY).at("open", object())?;
+        match nix::unistd::write(&file, value.as_bytes()).at("write to", object())? {
+            written if written == value.len() => Ok(()),
+            _ => Err(Failure::refused("write to", object(), "the kernel took only a part")),
+        }
+    }
+}

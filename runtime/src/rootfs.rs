@@ -1,0 +1,133 @@
+//! The root filesystem: mounted, made the only one, and the host's left behind.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::Mode;
+
+use crate::error::{Context, Error, Failure};
+use crate::options::Rootfs;
+use crate::path::Root;
+use crate::sys::{self, FsContext, MountAttr};
+
+/// Mounts an overlay without attaching it anywhere; `None` for a root filesystem that is a folder.
+pub(crate) fn mount_detached(rootfs: &Rootfs) -> Result<Option<OwnedFd>, Error> {
+    let Rootfs::Overlay { lower, upper, work } = rootfs else { return Ok(None) };
+    if lower.is_empty() {
+        return Err(Error::invalid("rootfs", "an overlay needs at least one lower layer"));
+    }
+    if upper.is_some() != work.is_some() {
+        return Err(Error::invalid("rootfs", "an overlay's upper and work folders go together"));
+    }
+    let context = FsContext::open("overlay").at("mount", "overlay")?;
+    let configured = configure_overlay(&context, lower, upper.as_deref(), work.as_deref());
+    configured.map_err(|failure| failure.note(context.message()))?;
+    match context.mount(0) {
+        Ok(mounted) => Ok(Some(mounted)),
+        Err(errno) => Err(Failure::new("mount", "overlay", errno).note(context.message()).into()),
+    }
+}
+
+fn configure_overlay(
+    context: &FsContext,
+    lower: &[PathBuf],
+    upper: Option<&Path>,
+    work: Option<&Path>,
+) -> Result<(), Failure> {
+    let set = |key: &str, path: &Path| -> Result<(), Failure> {
+        let object = || format!("{key}={}", path.display());
+        let text = path.to_str().ok_or(Errno::EILSEQ).at("configure overlay", object())?;
+        context.set(key, Some(text)).at("configure overlay", object())
+    };
+    let mut lower = lower.iter();
+    if let Some(top) = lower.as_slice().first() {
+        // `lowerdir+` takes any path as it is (Linux 6.7); before it, one string with colons between.
+        match set("lowerdir+", top) {
+            Err(failure) if failure.errno == Errno::EINVAL as i32 => {
+                let escape = |path: &PathBuf| path.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:");
+                let joined = lower.as_slice().iter().map(escape).collect::<Vec<_>>().join(":");
+                context.set("lowerdir", Some(&joined)).at("configure overlay", format!("lowerdir={joined}"))?;
+                lower = [].iter();
+            }
+            result => {
+                result?;
+                lower.next();
+            }
+        }
+    }
+    for layer in lower {
+        set("lowerdir+", layer)?;
+    }
+    if let (Some(upper), Some(work)) = (upper, work) {
+        set("upperdir", upper)?;
+        set("workdir", work)?;
+        // The upper layer dies with the container, so nothing in it is worth a sync at unmount.
+        context.set("volatile", None).at("configure overlay", "volatile")?;
+    }
+    Ok(())
+}
+
+/// Keeps what is mounted from here on from appearing on the host. With `shared` propagation asked for, mounts
+/// below the binds must still reach the host, so only the mount that carries the root filesystem is cut off.
+pub(crate) fn isolate(propagation: Option<(u64, bool)>, rootfs: &Path) -> Result<(), Failure> {
+    let none = None::<&str>;
+    if propagation.is_some_and(|(mode, _)| mode == libc::MS_SHARED) {
+        let point = mount_point_of(rootfs)?;
+        return mount(none, &point, none, MsFlags::MS_PRIVATE, none).at("make private", point.display());
+    }
+    mount(none, "/", none, MsFlags::MS_SLAVE | MsFlags::MS_REC, none).at("make slave", "/")
+}
+
+/// The mount point of the mount that a path is on.
+fn mount_point_of(path: &Path) -> Result<PathBuf, Failure> {
+    let mut point = std::fs::canonicalize(path).at("resolve", path.display())?;
+    let own = sys::mount_id(&point).at("statx", point.display())?;
+    while let Some(parent) = point.parent() {
+        if sys::mount_id(parent).at("statx", parent.display())? != own {
+            break;
+        }
+        point = parent.to_path_buf();
+    }
+    Ok(point)
+}
+
+/// Attaches the root filesystem at its folder: `detached`, or a copy of the folder itself, since pivot_root
+/// wants a mount point.
+pub(crate) fn attach(rootfs: &Path, detached: Option<OwnedFd>) -> Result<Root, Failure> {
+    let object = || rootfs.display().to_string();
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let target = open(rootfs, flags, Mode::empty()).at("open rootfs", object())?;
+    let tree = match detached {
+        Some(detached) => detached,
+        None => sys::clone_tree_fd(&target, true).at("bind rootfs", object())?,
+    };
+    sys::attach_mount(&tree, &target).at("mount rootfs at", object())?;
+    Ok(Root::new(tree))
+}
+
+/// Makes the root filesystem `/` and drops the host's mounts.
+pub(crate) fn pivot(root: &Root, propagation: Option<(u64, bool)>) -> Result<(), Failure> {
+    let none = None::<&str>;
+    nix::unistd::fchdir(root).at("chdir to", "rootfs")?;
+    // With both the same, the old root ends up on top of the new one and is found by `.`.
+    nix::unistd::pivot_root(".", ".").at("pivot_root", "rootfs")?;
+    if propagation.is_some_and(|(mode, _)| mode == libc::MS_SHARED) {
+        // The host must not lose what is unmounted here.
+        mount(none, ".", none, MsFlags::MS_SLAVE | MsFlags::MS_REC, none).at("make slave", "the old root")?;
+    }
+    umount2(".", MntFlags::MNT_DETACH).at("unmount", "the old root")?;
+    nix::unistd::chdir("/").at("chdir to", "/")?;
+    if let Some((mode, recursive)) = propagation {
+        let attr = MountAttr { propagation: mode, ..MountAttr::default() };
+        sys::set_mount_attr(root, &attr, recursive).at("set propagation of", "/")?;
+    }
+    Ok(())
+}
+
+/// Makes the root filesystem read-only, what is mounted in it excepted.
+pub(crate) fn make_read_only(root: &Root) -> Result<(), Failure> {
+    sys::set_mount_attr(root, &MountAttr::READ_ONLY, false).at("make read-only", "/")
+}

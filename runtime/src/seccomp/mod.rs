@@ -1,0 +1,60 @@
+//! Seccomp: the spec's profile compiled to a classic BPF program (seccomp(2)).
+//!
+//! ```text
+//! profile --rules.rs--> per architecture: ranges of system call numbers, each with a decision
+//!         --compile.rs--> a search tree over the ranges --> instructions
+//! ```
+//! A tree makes a system call cost some ten instructions however long the profile is, and loads fast: the
+//! kernel runs each filter once for every system call number when it is installed.
+
+mod arch;
+mod compile;
+mod rules;
+
+use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompFilterFlag};
+
+use crate::error::{Context, Error, Failure};
+use crate::sys::{self, FilterInsn};
+
+pub(crate) use arch::SUPPORTED as ARCHITECTURES;
+
+/// A compiled profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Filter {
+    program: Vec<FilterInsn>,
+    flags: u32,
+}
+
+const SECCOMP_FILTER_FLAG_TSYNC: u32 = 1;
+const SECCOMP_FILTER_FLAG_LOG: u32 = 2;
+const SECCOMP_FILTER_FLAG_SPEC_ALLOW: u32 = 4;
+const SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: u32 = 32;
+
+impl Filter {
+    /// Compiles a profile; `None` when it allows everything.
+    pub(crate) fn compile(profile: &LinuxSeccomp) -> Result<Option<Filter>, Error> {
+        if profile.listener_path().is_some() {
+            return Err(Error::unsupported("linux.seccomp.listenerPath", "SCMP_ACT_NOTIFY is not implemented"));
+        }
+        let tables = rules::tables(profile)?;
+        let program = compile::program(&tables);
+        if program.len() > compile::MAX_INSTRUCTIONS {
+            return Err(Error::invalid(
+                "linux.seccomp",
+                format!("the profile needs {} instructions, the kernel takes 4096", program.len()),
+            ));
+        }
+        let flags = profile.flags().iter().flatten().map(|flag| match flag {
+            LinuxSeccompFilterFlag::SeccompFilterFlagLog => SECCOMP_FILTER_FLAG_LOG,
+            LinuxSeccompFilterFlag::SeccompFilterFlagTsync => SECCOMP_FILTER_FLAG_TSYNC,
+            LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+        });
+        Ok(Some(Filter { program, flags: flags.fold(0, |all, flag| all | flag) }))
+    }
+
+    /// Installs the filter for the calling thread and what it will execute.
+    pub(crate) fn install(&self) -> Result<(), Failure> {
+        sys::install_filter(&self.program, self.flags).at("install seccomp filter", "")
+    }
+}

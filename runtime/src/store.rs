@@ -1,0 +1,259 @@
+//! The runtime's memory: `<root>/<id>/`, which holds `state.json` (replaced by rename), `config.json` as it
+//! was at create, and the start gate. The folder itself is the lock: whoever changes the container holds
+//! flock(2) on it, and it goes with its holder.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
+
+use crate::cgroups::Cgroups;
+use crate::error::{Context, Error, Failure};
+
+/// The format of [`Record`]; another one is refused, not guessed at.
+const FORMAT: u32 = 1;
+
+const STATE: &str = "state.json";
+const CONFIG: &str = "config.json";
+
+/// What is known about a container. The status is not in here: it is read from the kernel.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) format: u32,
+    pub(crate) oci_version: String,
+    pub(crate) id: String,
+    pub(crate) bundle: PathBuf,
+    pub(crate) rootfs: PathBuf,
+    pub(crate) created: String,
+    pub(crate) owner: String,
+    pub(crate) annotations: HashMap<String, String>,
+    /// The container's process; 0 until it is ready.
+    pub(crate) pid: i32,
+    /// When that process began, in clock ticks after boot: tells it from a later one of the same number.
+    pub(crate) start_time: u64,
+    pub(crate) cgroups: Cgroups,
+    /// Whether all processes die with the first one.
+    pub(crate) own_pid_namespace: bool,
+}
+
+impl Record {
+    pub(crate) fn new(id: &str, bundle: PathBuf, rootfs: PathBuf, spec: &Spec) -> Record {
+        Record {
+            format: FORMAT,
+            oci_version: crate::OCI_VERSION.to_owned(),
+            id: id.to_owned(),
+            bundle,
+            rootfs,
+            created: rfc3339(SystemTime::now()),
+            owner: owner(),
+            annotations: spec.annotations().clone().unwrap_or_default(),
+            pid: 0,
+            start_time: 0,
+            cgroups: Cgroups::default(),
+            own_pid_namespace: false,
+        }
+    }
+}
+
+fn owner() -> String {
+    match nix::unistd::geteuid() {
+        uid if uid.is_root() => "root".to_owned(),
+        uid => uid.to_string(),
+    }
+}
+
+/// A container's folder, locked.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+    lock: File,
+}
+
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+}
+
+/// Refuses names that are not plain file names.
+pub(crate) fn check_id(id: &str) -> Result<(), Error> {
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || "_+-.".contains(letter);
+    if id.is_empty() || id.len() > 255 || !id.chars().all(fits) || id.chars().all(|letter| letter == '.') {
+        return Err(Error::InvalidId(id.to_owned()));
+    }
+    Ok(())
+}
+
+impl Folder {
+    /// Makes the folder of a new container.
+    pub(crate) fn create(root: &Path, id: &str) -> Result<Folder, Error> {
+        check_id(id)?;
+        let path = root.join(id);
+        let mut builder = std::fs::DirBuilder::new();
+        builder.mode(0o700);
+        match builder.create(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                std::fs::DirBuilder::new().recursive(true).mode(0o700).create(root).at("make", root.display())?;
+                builder.create(&path).at("make", path.display())?;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::AlreadyExists(id.to_owned()));
+            }
+            result => result.at("make", path.display())?,
+        }
+        Folder::lock(path, id)
+    }
+
+    /// Locks the folder of a container, waiting for whoever holds it.
+    pub(crate) fn open(root: &Path, id: &str) -> Result<Folder, Error> {
+        check_id(id)?;
+        Folder::lock(root.join(id), id)
+    }
+
+    fn lock(path: PathBuf, id: &str) -> Result<Folder, Error> {
+        let lock = match File::open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Error::NotFound(id.to_owned())),
+            result => result.at("open", path.display())?,
+        };
+        lock.lock().at("lock", path.display())?;
+        // It may have been deleted while we waited, and even be a new container of the same name by now.
+        let same = |file: &File| -> Option<(u64, u64)> {
+            use std::os::unix::fs::MetadataExt;
+            file.metadata().ok().filter(|meta| meta.nlink() > 0).map(|meta| (meta.dev(), meta.ino()))
+        };
+        let now = File::open(&path).ok();
+        if now.as_ref().and_then(same).is_none_or(|there| Some(there) != same(&lock)) {
+            return Err(Error::NotFound(id.to_owned()));
+        }
+        Ok(Folder { path, lock })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn record(&self, id: &str) -> Result<Record, Error> {
+        read_record(&self.path, id)
+    }
+
+    /// Replaces the record.
+    pub(crate) fn write_record(&self, record: &Record) -> Result<(), Failure> {
+        let path = self.path.join(STATE);
+        let bytes =
+            serde_json::to_vec(record).map_err(|error| Failure::refused("write", path.display(), error.to_string()))?;
+        replace(&path, &bytes)
+    }
+
+    /// Keeps the configuration: what happens to the bundle's file after create must not matter.
+    pub(crate) fn write_config(&self, config: &[u8]) -> Result<(), Failure> {
+        let path = self.path.join(CONFIG);
+        std::fs::write(&path, config).at("write", path.display())
+    }
+
+    /// Removes the folder; whatever of it is gone already is fine.
+    pub(crate) fn remove(self) -> Result<(), Failure> {
+        match std::fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at("remove", self.path.display()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Reads the record of a container without locking it: it is replaced as a whole.
+pub(crate) fn read_record(folder: &Path, id: &str) -> Result<Record, Error> {
+    let path = folder.join(STATE);
+    let bytes = match std::fs::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Error::NotFound(id.to_owned())),
+        result => result.at("read", path.display())?,
+    };
+    let unreadable = |why: String| Error::from(Failure::refused("read", path.display(), why));
+    let record: Record = serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
+    if record.format != FORMAT {
+        return Err(unreadable(format!("its format is {}, this runtime knows {FORMAT}", record.format)));
+    }
+    Ok(record)
+}
+
+/// Reads the configuration that a container was created with.
+pub(crate) fn read_config(folder: &Path) -> Result<Spec, Error> {
+    let path = folder.join(CONFIG);
+    parse_config(&std::fs::read(&path).at("read", path.display())?, &path)
+}
+
+/// Understands a configuration.
+pub(crate) fn parse_config(bytes: &[u8], path: &Path) -> Result<Spec, Error> {
+    serde_json::from_slice(bytes).map_err(|error| Error::invalid(path.display().to_string(), error.to_string()))
+}
+
+/// The names of all containers; none when the folder is not there.
+pub(crate) fn names(root: &Path) -> Result<Vec<String>, Failure> {
+    let entries = match std::fs::read_dir(root) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        result => result.at("read", root.display())?,
+    };
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| check_id(name).is_ok())
+        .collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Replaces a file so that a reader sees the old one or the new one. No sync: after a power loss there is no
+/// container left to know about.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let mut name = path.file_name().ok_or(Errno::EINVAL).at("write", path.display())?.to_owned();
+    name.push(".new");
+    let temporary = path.with_file_name(name);
+    std::fs::write(&temporary, bytes).at("write", temporary.display())?;
+    std::fs::rename(&temporary, path).at("rename", temporary.display())
+}
+
+/// A point in time as RFC 3339 in UTC, with nanoseconds.
+pub fn rfc3339(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    // Years begin in March here, so that the leap day is the last; 719,468 days lie between that era and 1970.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:09}Z", since.subsec_nanos())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn names_of_containers() {
+        for id in ["a", "web-1_2+3.4", "...x"] {
+            assert!(check_id(id).is_ok(), "{id}");
+        }
+        for id in ["", ".", "..", "a/b", "a b", "ä", &"x".repeat(256)] {
+            assert!(check_id(id).is_err(), "{id}");
+        }
+    }
+
+    #[test]
+    fn dates() {
+        let at = |seconds| rfc3339(UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(at(0), "1970-01-01T00:00:00.000000000Z");
+        assert_eq!(at(951_782_400), "2000-02-29T00:00:00.000000000Z");
+        assert_eq!(at(1_735_689_599), "2024-12-31T23:59:59.000000000Z");
+    }
+}
