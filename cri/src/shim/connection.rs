@@ -10,6 +10,7 @@ use orlop_shim::packet::{self, Packet};
 use tokio::io::unix::AsyncFd;
 
 use super::Error;
+use super::reactor::register;
 
 /// Between attempts while the shim's backlog is full, which it drains within a request's time.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(2);
@@ -36,7 +37,7 @@ impl Connection {
     }
 
     pub(super) fn new(socket: OwnedFd) -> io::Result<Connection> {
-        Ok(Connection { socket: AsyncFd::new(socket)? })
+        Ok(Connection { socket: register(socket)? })
     }
 
     /// Not closed by the shim, and nothing unasked lies in it.

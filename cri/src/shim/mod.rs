@@ -7,6 +7,7 @@
 mod connection;
 mod error;
 mod events;
+mod reactor;
 mod requests;
 mod spawn;
 

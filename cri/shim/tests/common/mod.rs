@@ -149,7 +149,15 @@ impl Pod {
     }
 
     pub fn connect(&self) -> OwnedFd {
-        packet::connect_to(&self.dir().join(SOCKET)).unwrap()
+        let mut connection = None;
+        eventually("the backlog has room", || match packet::connect_to(&self.dir().join(SOCKET)) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => false,
+            other => {
+                connection = Some(other.unwrap());
+                true
+            }
+        });
+        connection.unwrap()
     }
 
     pub fn exchange(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> (Answer, Vec<OwnedFd>) {
