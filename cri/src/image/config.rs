@@ -66,6 +66,7 @@ where
 
 /// Sets are written as objects with empty values.
 fn keys<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[expect(clippy::zero_sized_map_values, reason = "the values are to be skipped")]
     let map = Option::<BTreeMap<String, serde::de::IgnoredAny>>::deserialize(deserializer)?;
     Ok(map.unwrap_or_default().into_keys().collect())
 }

@@ -116,6 +116,7 @@ mod tests {
 
         let (writer, mut reader) = feed(None);
         drop(writer);
-        assert!(reader.read(&mut [0; 8]).is_err());
+        let read = tokio::task::spawn_blocking(move || reader.read(&mut [0; 8]));
+        assert!(read.await.unwrap().is_err());
     }
 }

@@ -61,8 +61,8 @@ impl Default for Limits {
             layer_entries: 2_000_000,
             layers: 500,
             connect_timeout: Duration::from_secs(15),
-            answer_timeout: Duration::from_secs(60),
-            stall_window: Duration::from_secs(60),
+            answer_timeout: Duration::from_mins(1),
+            stall_window: Duration::from_mins(1),
             stall_bytes: 64 << 10,
             resumes: 5,
         }

@@ -139,7 +139,7 @@ impl Unpacker<'_> {
             Kind::File => self.file(parent, name, entry, content),
             Kind::Symlink => {
                 self.place(parent, name, |parent| symlinkat(&entry.link[..], parent, name))?;
-                self.finish_special(parent, name, entry, false)
+                finish_special(parent, name, entry, false)
             }
             Kind::CharDevice { major, minor } => {
                 self.device(parent, name, entry, SFlag::S_IFCHR, makedev(major, minor))
@@ -218,19 +218,7 @@ impl Unpacker<'_> {
 
     fn device(&mut self, parent: &File, name: &[u8], entry: &Entry, kind: SFlag, device: u64) -> io::Result<()> {
         self.place(parent, name, |parent| mknodat(parent, name, kind, Mode::from_bits_truncate(0o600), device))?;
-        self.finish_special(parent, name, entry, true)
-    }
-
-    /// Owner, mode and time of what cannot be opened. The name was made by us in a folder nobody else can reach.
-    fn finish_special(&self, parent: &File, name: &[u8], entry: &Entry, mode: bool) -> io::Result<()> {
-        let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-        fchownat(parent, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        if mode {
-            fchmodat(parent, name, Mode::from_bits_truncate(entry.mode), FchmodatFlags::FollowSymlink)?;
-        }
-        let (now, mtime) = (TimeSpec::new(0, libc::UTIME_NOW), TimeSpec::new(entry.mtime.0, entry.mtime.1));
-        utimensat(parent, name, &now, &mtime, UtimensatFlags::NoFollowSymlink)?;
-        Ok(())
+        finish_special(parent, name, entry, true)
     }
 
     /// A link to a file of this layer, or a note of one to a file below.
@@ -298,6 +286,18 @@ impl Unpacker<'_> {
         self.out.usage.inodes += inodes;
         self.out.usage.bytes += bytes;
     }
+}
+
+/// Owner, mode and time of what cannot be opened. The name was made by us in a folder nobody else can reach.
+fn finish_special(parent: &File, name: &[u8], entry: &Entry, mode: bool) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+    fchownat(parent, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    if mode {
+        fchmodat(parent, name, Mode::from_bits_truncate(entry.mode), FchmodatFlags::FollowSymlink)?;
+    }
+    let (now, mtime) = (TimeSpec::new(0, libc::UTIME_NOW), TimeSpec::new(entry.mtime.0, entry.mtime.1));
+    utimensat(parent, name, &now, &mtime, UtimensatFlags::NoFollowSymlink)?;
+    Ok(())
 }
 
 fn meta(entry: &Entry) -> Metadata {

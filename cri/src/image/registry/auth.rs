@@ -154,12 +154,11 @@ fn parameters(mut text: &str) -> (Vec<(String, String)>, &str) {
             return (pairs, text);
         }
         let value = &text[equals + 1..];
-        let (value, after) = match value.strip_prefix('"') {
-            Some(quoted) => unquote(quoted),
-            None => {
-                let (value, after) = value.split_at(value.find([',', ' ']).unwrap_or(value.len()));
-                (value.to_owned(), after)
-            }
+        let (value, after) = if let Some(quoted) = value.strip_prefix('"') {
+            unquote(quoted)
+        } else {
+            let (value, after) = value.split_at(value.find([',', ' ']).unwrap_or(value.len()));
+            (value.to_owned(), after)
         };
         pairs.push((name.to_owned(), value));
         text = after;
@@ -192,7 +191,7 @@ mod tests {
         };
         let text =
             r#"Bearer realm="https://auth.example/token?a=b",service="r.example", scope="repository:a/b:pull,push""#;
-        assert_eq!(parse(text), [bearer.clone()]);
+        assert_eq!(parse(text), std::slice::from_ref(&bearer));
         assert_eq!(parse(&format!("Basic realm=\"x\", {text}")), [Challenge::Basic, bearer.clone()]);
         assert_eq!(parse("basic"), [Challenge::Basic]);
         assert!(

@@ -1,6 +1,7 @@
 //! One layer on its way in: hashed, stored, decompressed, hashed again and unpacked in one pass, in a folder of its
 //! own below `ingest/` that nobody looks at until the layer is whole.
 
+use std::collections::hash_map::Entry;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -111,10 +112,10 @@ impl Ready {
         let blob = inner.layout.blob(&layer.blob.digest);
         std::fs::rename(folder.path.join("blob"), &blob).map_err(Error::io("rename to", &blob))?;
         objects.blobs.insert(layer.blob.digest, layer.blob.size);
-        if !objects.layers.contains_key(&layer.chain) {
+        if let Entry::Vacant(place) = objects.layers.entry(layer.chain) {
             let target = inner.layout.layer(&layer.chain);
             std::fs::rename(&staged, &target).map_err(Error::io("rename to", &target))?;
-            objects.layers.insert(layer.chain, usage);
+            place.insert(usage);
         }
         Ok(())
     }
@@ -170,13 +171,11 @@ impl<R: Read> Read for Meter<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let count = self.source.read(buf)?;
         self.hasher.write(&buf[..count]);
-        match self.left.checked_sub(count as u64) {
-            Some(left) => self.left = left,
-            None => {
-                self.over = true;
-                return Err(io::ErrorKind::FileTooLarge.into());
-            }
-        }
+        let Some(left) = self.left.checked_sub(count as u64) else {
+            self.over = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        };
+        self.left = left;
         Ok(count)
     }
 }

@@ -120,9 +120,10 @@ impl Inner {
         let (inner, own) = (self.clone(), layer.clone());
         let worker = self.blocking(move || ingest(&inner, own, reader));
         let download = async move {
-            let result = match self.has_blob(&layer.blob) {
-                true => writer.file(&self.layout.blob(&layer.blob.digest)).await,
-                false => source.blob(&layer.blob, &writer).await,
+            let result = if self.has_blob(&layer.blob) {
+                writer.file(&self.layout.blob(&layer.blob.digest)).await
+            } else {
+                source.blob(&layer.blob, &writer).await
             };
             if result.is_ok() {
                 writer.end().await;

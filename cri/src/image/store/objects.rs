@@ -81,7 +81,9 @@ pub(super) struct Pins {
 impl Pins {
     pub(super) fn new(inner: &Arc<Inner>, digests: Vec<Digest>) -> Pins {
         let mut objects = inner.objects();
-        digests.iter().for_each(|digest| objects.pin(*digest));
+        for digest in &digests {
+            objects.pin(*digest);
+        }
         drop(objects);
         Pins { inner: inner.clone(), digests }
     }
@@ -90,7 +92,9 @@ impl Pins {
 impl Drop for Pins {
     fn drop(&mut self) {
         let mut objects = self.inner.objects();
-        self.digests.iter().for_each(|digest| objects.unpin(digest));
+        for digest in &self.digests {
+            objects.unpin(digest);
+        }
         drop(objects);
         self.inner.tidy();
     }
@@ -108,7 +112,7 @@ impl Inner {
             match std::fs::rename(&path, self.layout.trash().join(self.unique())) {
                 Ok(()) => trashed += 1,
                 Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "cannot move unused image content to the trash")
+                    tracing::warn!(path = %path.display(), %error, "cannot move unused image content to the trash");
                 }
             }
         }
@@ -121,7 +125,7 @@ impl Inner {
     /// Sweeps in a thread of its own: for callers that must not block.
     pub(super) fn tidy(self: &Arc<Self>) {
         let inner = self.clone();
-        self.behind(move || {
+        behind(move || {
             let _writing = inner.writing();
             inner.sweep();
         });
@@ -130,19 +134,19 @@ impl Inner {
     /// Deletes what is in the trash, in a thread of its own.
     pub(super) fn empty_trash(self: &Arc<Self>) {
         let inner = self.clone();
-        self.behind(move || {
+        behind(move || {
             let _alone = inner.emptying.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             if let Err(error) = super::super::tree::clear(&inner.layout.trash()) {
                 tracing::warn!(%error, "cannot empty the trash of the images; the next start tries again");
             }
         });
     }
+}
 
-    /// Runs work that nobody waits for. What it would do is done at the next start, if no thread can be had.
-    pub(super) fn behind(&self, work: impl FnOnce() + Send + 'static) {
-        let thread = std::thread::Builder::new().name("images".to_owned()).spawn(work);
-        if let Err(error) = thread {
-            tracing::warn!(%error, "cannot start a thread to clean up images");
-        }
+/// Runs work that nobody waits for. What it would do is done at the next start, if no thread can be had.
+pub(super) fn behind(work: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().name("images".to_owned()).spawn(work);
+    if let Err(error) = thread {
+        tracing::warn!(%error, "cannot start a thread to clean up images");
     }
 }

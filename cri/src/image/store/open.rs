@@ -1,7 +1,8 @@
 //! Opening a store: reading what is there, checking it as far as that is cheap, and removing what is in no image.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use super::super::digest::{ChainId, Digest};
 use super::super::error::Error;
 use super::super::feed::feed;
-use super::super::manifest::{Description, Descriptor};
+use super::super::manifest::{Description, Descriptor, Layer};
 use super::super::settings::RegistryConfig;
 use super::super::types::Usage;
 use super::Inner;
@@ -88,7 +89,9 @@ impl Inner {
         for blob in description.blobs().filter(|blob| blob.digest != *damaged) {
             objects.pin(blob.digest);
         }
-        description.layers.iter().for_each(|layer| objects.pin(layer.chain));
+        for layer in &description.layers {
+            objects.pin(layer.chain);
+        }
     }
 
     /// Unpacks the layers that are missing, from their blobs.
@@ -97,17 +100,24 @@ impl Inner {
         for layer in &description.layers {
             if !self.objects().layers.contains_key(&layer.chain) {
                 tracing::warn!(layer = %layer.chain, "an unpacked layer is missing; unpacking it again");
-                let (writer, reader) = feed(None);
-                let path = self.layout.blob(&layer.blob.digest);
-                let mut file = std::fs::File::open(&path).map_err(Error::io("open", &path))?;
-                let feeding = std::thread::spawn(move || writer.copy_from(&mut file));
-                let ready = ingest(self, layer.clone(), reader);
-                feeding.join().map_err(|_| Error::Panicked)?.map_err(Error::io("read", &path))?;
-                ready?.commit(&below)?;
+                self.unpack_again(layer, &below)?;
             }
             below.insert(0, self.layout.layer_root(&layer.chain));
         }
         Ok(())
+    }
+
+    /// On threads of its own, because the caller may be one of an async runtime, where a feed must not block.
+    fn unpack_again(self: &Arc<Self>, layer: &Layer, below: &[PathBuf]) -> Result<(), Error> {
+        let path = self.layout.blob(&layer.blob.digest);
+        let mut file = File::open(&path).map_err(Error::io("open", &path))?;
+        let (writer, reader) = feed(None);
+        std::thread::scope(|scope| {
+            let feeding = scope.spawn(|| writer.copy_from(&mut file));
+            let ready = scope.spawn(|| ingest(self, layer.clone(), reader)).join().map_err(|_| Error::Panicked)?;
+            feeding.join().map_err(|_| Error::Panicked)?.map_err(Error::io("read", &path))?;
+            ready?.commit(below)
+        })
     }
 
     /// Work that was interrupted goes to the trash.
@@ -122,7 +132,7 @@ impl Inner {
 }
 
 /// One process at a time.
-fn lock(root: &Path) -> Result<std::fs::File, Error> {
+fn lock(root: &Path) -> Result<File, Error> {
     let path = root.join("lock");
     let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(Error::io("open", &path))?;
@@ -160,7 +170,7 @@ fn layers(layout: &Layout) -> Result<HashMap<ChainId, Usage>, Error> {
 }
 
 /// What in a folder is named by a digest.
-fn named(folder: &Path) -> Result<Vec<(Digest, std::path::PathBuf)>, Error> {
+fn named(folder: &Path) -> Result<Vec<(Digest, PathBuf)>, Error> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
         let entry = entry.map_err(Error::io("list", folder))?;

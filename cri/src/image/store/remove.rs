@@ -8,6 +8,7 @@ use super::super::reference::Reference;
 use super::Inner;
 use super::catalog::{Catalog, Entry, Label, key};
 use super::install::without_name;
+use super::objects::behind;
 
 impl Inner {
     /// Removes an image. Leased, it is hidden until the last lease goes. Blocks.
@@ -72,7 +73,7 @@ impl Inner {
             return;
         }
         let inner = self.clone();
-        self.behind(move || {
+        behind(move || {
             if let Err(error) = inner.forget_removed() {
                 tracing::warn!(%error, "cannot forget a removed image now; the next removal tries again");
             }
