@@ -71,6 +71,7 @@ fn answer(name: &str, version: &mut String) -> Result<String, Error> {
         path: env::split_paths(&variable("CNI_PATH")).collect(),
         config,
         netns_going_away: false,
+        is_first: false,
     };
     request.validate()?;
     let result = plugin::run(name, &request)?;

@@ -74,14 +74,14 @@ impl HostLocal {
     }
 
     /// An address out of each set, the requested ones where they are given. The same attachment gets the same
-    /// addresses again. If a set is exhausted, nothing is reserved.
-    pub fn allocate(&self, id: &AttachmentId, requested: &[IpAddr]) -> Result<Vec<IpConfig>, Error> {
+    /// addresses again; with `is_first`, it is known to have none. If a set is exhausted, nothing is reserved.
+    pub fn allocate(&self, id: &AttachmentId, requested: &[IpAddr], is_first: bool) -> Result<Vec<IpConfig>, Error> {
         let inside = |ip: &&IpAddr| !self.sets.iter().any(|set| set.find(**ip).is_some());
         if let Some(outside) = requested.iter().find(inside) {
             return Err(Error::AddressOutside(*outside));
         }
         let mut locked = self.store.lock()?;
-        let own = locked.addresses_of(id)?;
+        let own = if is_first { Vec::new() } else { locked.addresses_of(id)? };
         let mut reserved = Vec::new();
         let allocated = self.sets.iter().enumerate().map(|(number, set)| {
             let kept = own.iter().find(|ip| set.find(**ip).is_some());
@@ -124,12 +124,23 @@ impl HostLocal {
 
 /// Frees the attachment's addresses; none is success. With `until_gone`, the name of the host's interface,
 /// they stay in quarantine as long as it exists: until then packets of the dying container may still come.
-pub fn release(network: &str, config: &IpamConfig, id: &AttachmentId, until_gone: Option<&str>) -> Result<(), Error> {
+/// `known` are the addresses of its result, if there is one: if all are its own, no other is looked for.
+pub fn release(
+    network: &str,
+    config: &IpamConfig,
+    id: &AttachmentId,
+    known: &[IpAddr],
+    until_gone: Option<&str>,
+) -> Result<(), Error> {
     let store = Store::of(network, config)?;
     let Some(mut locked) = store.lock_existing()? else {
         return Ok(());
     };
-    let own = locked.addresses_of(id)?;
+    let mut are_own = !known.is_empty();
+    for ip in known {
+        are_own &= locked.is_of(*ip, id)?;
+    }
+    let own = if are_own { known.to_vec() } else { locked.addresses_of(id)? };
     Error::gather(own.into_iter().map(|ip| match until_gone {
         Some(interface) => locked.quarantine(ip, id, interface),
         None => locked.release(ip),

@@ -136,6 +136,11 @@ impl Locked<'_> {
         Ok(own.map(|r| r.address).collect())
     }
 
+    /// Whether the attachment has the address, in quarantine or not.
+    pub(super) fn is_of(&self, ip: IpAddr, id: &AttachmentId) -> Result<bool, Error> {
+        Ok(self.read(ip)?.is_some_and(|r| r.id == *id))
+    }
+
     /// Every address's file.
     pub(super) fn reservations(&self) -> Result<Vec<Reservation>, Error> {
         let mut found = Vec::new();
@@ -227,7 +232,7 @@ mod tests {
     #[test]
     fn the_layout_is_upstreams() {
         let f = fixture(r#"{"ranges":[[{"subnet":"10.1.0.0/29"}],[{"subnet":"fd00::/64"}]]}"#);
-        let ips = f.host_local.allocate(&id("c1"), &[]).unwrap();
+        let ips = f.host_local.allocate(&id("c1"), &[], false).unwrap();
         assert_eq!(ips[0].address.to_string(), "10.1.0.2/29");
         assert_eq!(ips[0].gateway.unwrap().to_string(), "10.1.0.1");
         assert_eq!(ips[1].address.to_string(), "fd00::2/64");
@@ -241,23 +246,23 @@ mod tests {
     #[test]
     fn the_same_attachment_gets_the_same_address() {
         let f = fixture(r#"{"subnet":"10.1.0.0/29"}"#);
-        let first = f.host_local.allocate(&id("c1"), &[]).unwrap();
-        assert_eq!(f.host_local.allocate(&id("c1"), &[]).unwrap(), first);
-        assert_ne!(f.host_local.allocate(&id("c2"), &[]).unwrap(), first);
+        let first = f.host_local.allocate(&id("c1"), &[], false).unwrap();
+        assert_eq!(f.host_local.allocate(&id("c1"), &[], false).unwrap(), first);
+        assert_ne!(f.host_local.allocate(&id("c2"), &[], false).unwrap(), first);
     }
 
     #[test]
     fn a_freed_address_comes_again_last_and_a_full_range_says_so() {
         let f = fixture(r#"{"subnet":"10.1.0.0/29"}"#);
-        let address = |name: &str| f.host_local.allocate(&id(name), &[]).unwrap()[0].address.addr().to_string();
+        let address = |name: &str| f.host_local.allocate(&id(name), &[], false).unwrap()[0].address.addr().to_string();
         assert_eq!(address("c1"), "10.1.0.2");
-        release("net", &f.config, &id("c1"), None).unwrap();
+        release("net", &f.config, &id("c1"), &[], None).unwrap();
         assert_eq!(address("c2"), "10.1.0.3");
         assert_eq!(address("c3"), "10.1.0.4");
         assert_eq!(address("c4"), "10.1.0.5");
         assert_eq!(address("c5"), "10.1.0.6");
         assert_eq!(address("c6"), "10.1.0.2");
-        let full = f.host_local.allocate(&id("c7"), &[]).unwrap_err().to_string();
+        let full = f.host_local.allocate(&id("c7"), &[], false).unwrap_err().to_string();
         assert_eq!(full, "no IP addresses available in range set: 10.1.0.1-10.1.0.6");
     }
 
@@ -265,12 +270,12 @@ mod tests {
     fn requested_addresses() {
         let f = fixture(r#"{"subnet":"10.1.0.0/29"}"#);
         let wish = |ip: &str| [ip.parse::<IpAddr>().unwrap()];
-        let ips = f.host_local.allocate(&id("c1"), &wish("10.1.0.5")).unwrap();
+        let ips = f.host_local.allocate(&id("c1"), &wish("10.1.0.5"), false).unwrap();
         assert_eq!(ips[0].address.to_string(), "10.1.0.5/29");
-        let taken = f.host_local.allocate(&id("c2"), &wish("10.1.0.5"));
+        let taken = f.host_local.allocate(&id("c2"), &wish("10.1.0.5"), false);
         assert!(matches!(taken, Err(Error::AddressTaken(..))));
         for outside in ["10.2.0.5", "10.1.0.1", "fd00::1"] {
-            let refused = f.host_local.allocate(&id("c2"), &wish(outside));
+            let refused = f.host_local.allocate(&id("c2"), &wish(outside), false);
             assert!(matches!(refused, Err(Error::AddressOutside(_))), "{outside}");
         }
     }
@@ -278,17 +283,17 @@ mod tests {
     #[test]
     fn nothing_is_reserved_if_a_set_is_exhausted() {
         let f = fixture(r#"{"ranges":[[{"subnet":"10.1.0.0/29"}],[{"subnet":"fd00::/126"}]]}"#);
-        f.host_local.allocate(&id("c1"), &[]).unwrap();
-        f.host_local.allocate(&id("c2"), &[]).unwrap();
-        assert!(matches!(f.host_local.allocate(&id("c3"), &[]), Err(Error::RangeExhausted(_))));
+        f.host_local.allocate(&id("c1"), &[], false).unwrap();
+        f.host_local.allocate(&id("c2"), &[], false).unwrap();
+        assert!(matches!(f.host_local.allocate(&id("c3"), &[], false), Err(Error::RangeExhausted(_))));
         assert!(!f.dir.path().join("net/10.1.0.4").exists());
     }
 
     #[test]
     fn garbage_is_what_nobody_has() {
         let f = fixture(r#"{"subnet":"10.1.0.0/29"}"#);
-        f.host_local.allocate(&id("c1"), &[]).unwrap();
-        f.host_local.allocate(&id("c2"), &[]).unwrap();
+        f.host_local.allocate(&id("c1"), &[], false).unwrap();
+        f.host_local.allocate(&id("c2"), &[], false).unwrap();
         collect_garbage("net", &f.config, &[id("c2")]).unwrap();
         assert!(!f.dir.path().join("net/10.1.0.2").exists());
         assert!(f.host_local.check(&id("c2"), &["10.1.0.3".parse().unwrap()]).is_ok());
@@ -298,12 +303,12 @@ mod tests {
     #[test]
     fn quarantine_ends_with_the_interface() {
         let f = fixture(r#"{"subnet":"10.1.0.0/30"}"#);
-        f.host_local.allocate(&id("c1"), &[]).unwrap();
+        f.host_local.allocate(&id("c1"), &[], false).unwrap();
         // lo stands for an interface that is still there.
-        release("net", &f.config, &id("c1"), Some("lo")).unwrap();
-        assert!(matches!(f.host_local.allocate(&id("c2"), &[]), Err(Error::RangeExhausted(_))));
-        release("net", &f.config, &id("c1"), Some("veth-no-such")).unwrap();
-        let ips = f.host_local.allocate(&id("c2"), &[]).unwrap();
+        release("net", &f.config, &id("c1"), &[], Some("lo")).unwrap();
+        assert!(matches!(f.host_local.allocate(&id("c2"), &[], false), Err(Error::RangeExhausted(_))));
+        release("net", &f.config, &id("c1"), &[], Some("veth-no-such")).unwrap();
+        let ips = f.host_local.allocate(&id("c2"), &[], false).unwrap();
         assert_eq!(ips[0].address.to_string(), "10.1.0.2/30");
     }
 
@@ -312,13 +317,13 @@ mod tests {
         let f = fixture(r#"{"subnet":"10.1.0.0/30"}"#);
         fs::create_dir_all(f.dir.path().join("net")).unwrap();
         fs::write(f.dir.path().join("net/10.1.0.2"), "").unwrap();
-        assert!(f.host_local.allocate(&id("c1"), &[]).is_ok());
+        assert!(f.host_local.allocate(&id("c1"), &[], false).is_ok());
     }
 
     #[test]
     fn release_without_a_folder_is_success() {
         let f = fixture(r#"{"subnet":"10.1.0.0/30"}"#);
-        release("net", &f.config, &id("c1"), None).unwrap();
+        release("net", &f.config, &id("c1"), &[], None).unwrap();
         assert!(!f.dir.path().join("net").exists());
     }
 }

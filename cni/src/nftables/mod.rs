@@ -2,6 +2,7 @@
 //! element per port.
 
 mod elements;
+mod pool;
 mod ruleset;
 mod wire;
 
@@ -9,8 +10,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_sys::protocols::NETLINK_NETFILTER;
 
+use self::pool::with_socket;
 use self::ruleset::Family;
 use self::wire::Attributes;
 use crate::attachment::Protocol;
@@ -58,28 +59,30 @@ impl Table {
     /// Lets the containers of `subnets` reach the outside under this host's address. A subnet stays until the
     /// table is removed: it belongs to the node's network, not to a container.
     pub fn masquerade(&self, subnets: &[IpNet]) -> Result<(), Error> {
-        let mut socket = open()?;
-        self.ensure(&mut socket)?;
-        self.add_subnets(&mut socket, subnets, Family::masquerade_set)
+        with_socket(|socket| {
+            self.ensure(socket)?;
+            self.add_subnets(socket, subnets, Family::masquerade_set)
+        })
     }
 
     /// Whether `masquerade` was done and nothing of it is lost.
     pub fn is_masqueraded(&self, subnets: &[IpNet]) -> Result<bool, Error> {
-        let mut socket = open()?;
-        if !self.is_whole(&mut socket)? {
-            return Ok(false);
-        }
-        for family in Family::BOTH {
-            let known = elements::list(&mut socket, &self.name, &family.masquerade_set())?;
-            let wanted = subnets.iter().filter(|s| Family::of(s.addr()) == family);
-            for subnet in wanted {
-                let start = octets(subnet.network());
-                if !known.iter().any(|e| e.key == start && !e.is_interval_end) {
-                    return Ok(false);
+        with_socket(|socket| {
+            if !self.is_whole(socket)? {
+                return Ok(false);
+            }
+            for family in Family::BOTH {
+                let known = elements::list(socket, &self.name, &family.masquerade_set())?;
+                let wanted = subnets.iter().filter(|s| Family::of(s.addr()) == family);
+                for subnet in wanted {
+                    let start = octets(subnet.network());
+                    if !known.iter().any(|e| e.key == start && !e.is_interval_end) {
+                        return Ok(false);
+                    }
                 }
             }
-        }
-        Ok(true)
+            Ok(true)
+        })
     }
 
     /// Maps the ports, all or none, for `owner`. `subnets` are the pod networks of the containers. What the
@@ -88,24 +91,25 @@ impl Table {
     /// # Errors
     /// [`Error::PortTaken`] if a port belongs to another owner.
     pub fn map_ports(&self, owner: &str, ports: &[HostPort], subnets: &[IpNet]) -> Result<(), Error> {
-        let mut socket = open()?;
-        self.ensure(&mut socket)?;
-        self.add_subnets(&mut socket, subnets, Family::pods_set)?;
-        let add: Vec<Request> = ports.iter().map(|p| self.port_message(owner, p)).collect();
-        match batch(&mut socket, &add) {
-            Err(f) if f.errno() == libc::EEXIST => {}
-            other => return other.map_err(|f| f.during(format!("add host ports to table {}", self.name))),
-        }
-        let (mut replace, _) = self.removal(&mut socket, |o| o == owner)?;
-        replace.extend(add);
-        let removed = replace.len() - ports.len();
-        match batch(&mut socket, &replace) {
-            Err(f) if f.errno() == libc::EEXIST => {
-                let port = f.index.and_then(|i| ports.get(i.checked_sub(removed)?));
-                Err(self.port_taken(&mut socket, port))
+        with_socket(|socket| {
+            self.ensure(socket)?;
+            self.add_subnets(socket, subnets, Family::pods_set)?;
+            let add: Vec<Request> = ports.iter().map(|p| self.port_message(owner, p)).collect();
+            match batch(socket, &add) {
+                Err(f) if f.errno() == libc::EEXIST => {}
+                other => return other.map_err(|f| f.during(format!("add host ports to table {}", self.name))),
             }
-            other => other.map_err(|f| f.during(format!("replace host ports in table {}", self.name))),
-        }
+            let (mut replace, _) = self.removal(socket, |o| o == owner)?;
+            replace.extend(add);
+            let removed = replace.len() - ports.len();
+            match batch(socket, &replace) {
+                Err(f) if f.errno() == libc::EEXIST => {
+                    let port = f.index.and_then(|i| ports.get(i.checked_sub(removed)?));
+                    Err(self.port_taken(socket, port))
+                }
+                other => other.map_err(|f| f.during(format!("replace host ports in table {}", self.name))),
+            }
+        })
     }
 
     /// Removes every port of `owner`, and returns them; none is success.
@@ -115,43 +119,48 @@ impl Table {
 
     /// Removes the ports of the owners that `remove` is true for, and returns them.
     pub fn unmap_ports_if(&self, remove: impl Fn(&str) -> bool) -> Result<Vec<HostPort>, Error> {
-        let mut socket = open()?;
-        let (removal, ports) = self.removal(&mut socket, remove)?;
-        if removal.is_empty() {
-            return Ok(ports);
-        }
-        match batch(&mut socket, &removal) {
-            // Somebody flushed the table meanwhile.
-            Err(f) if f.errno() != libc::ENOENT => Err(f.during(format!("remove host ports from table {}", self.name))),
-            _ => Ok(ports),
-        }
+        with_socket(|socket| {
+            let (removal, ports) = self.removal(socket, remove)?;
+            if removal.is_empty() {
+                return Ok(ports);
+            }
+            match batch(socket, &removal) {
+                // Somebody flushed the table meanwhile.
+                Err(f) if f.errno() != libc::ENOENT => {
+                    Err(f.during(format!("remove host ports from table {}", self.name)))
+                }
+                _ => Ok(ports),
+            }
+        })
     }
 
     /// The ports of `owner`, without what is not in force because rules are missing.
     pub fn ports(&self, owner: &str) -> Result<Vec<HostPort>, Error> {
-        let mut socket = open()?;
-        if !self.is_whole(&mut socket)? {
-            return Ok(Vec::new());
-        }
-        let mut ports = Vec::new();
-        for (family, map, with_ip) in maps() {
-            for element in elements::list(&mut socket, &self.name, &map)? {
-                if element.owner == owner {
-                    ports.extend(elements::parse_port(&element, family, with_ip));
+        with_socket(|socket| {
+            if !self.is_whole(socket)? {
+                return Ok(Vec::new());
+            }
+            let mut ports = Vec::new();
+            for (family, map, with_ip) in maps() {
+                for element in elements::list(socket, &self.name, &map)? {
+                    if element.owner == owner {
+                        ports.extend(elements::parse_port(&element, family, with_ip));
+                    }
                 }
             }
-        }
-        Ok(ports)
+            Ok(ports)
+        })
     }
 
     /// Removes the table with everything in it. That it is gone already is success.
     pub fn remove(&self) -> Result<(), Error> {
-        let mut socket = open()?;
-        let delete = Attributes::new().string(wire::NFTA_TABLE_NAME, &self.name).message(libc::NFT_MSG_DELTABLE, 0);
-        match batch(&mut socket, &[delete]) {
-            Err(f) if f.errno() != libc::ENOENT => Err(f.during(format!("delete table inet {}", self.name))),
-            _ => Ok(()),
-        }
+        with_socket(|socket| {
+            let delete = Attributes::new().string(wire::NFTA_TABLE_NAME, &self.name).message(libc::NFT_MSG_DELTABLE, 0);
+            match batch(socket, &[delete]) {
+                Err(f) if f.errno() != libc::ENOENT => Err(f.during(format!("delete table inet {}", self.name))),
+                _ => Ok(()),
+            }
+        })
     }
 
     /// Makes what is missing of the table. Done for every use: somebody may flush it at any time.
@@ -243,10 +252,6 @@ fn octets(address: IpAddr) -> Vec<u8> {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
     }
-}
-
-fn open() -> Result<Socket, Error> {
-    Socket::open(NETLINK_NETFILTER).map_err(|f| f.during("open a netfilter netlink socket"))
 }
 
 fn batch(socket: &mut Socket, requests: &[Request]) -> Result<(), Failure> {

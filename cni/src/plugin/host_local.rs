@@ -23,7 +23,8 @@ pub(super) fn run(request: &Request) -> Result<Option<Value>, Error> {
         Command::Del => {
             let interface = host_interface_name(network, &id.container_id, &id.ifname);
             let until_gone = request.netns_going_away.then_some(interface.as_str());
-            host_local::release(network, &config, &id, until_gone)?;
+            let known = request.prev_result()?.map(|r| r.addresses_of(&id.ifname));
+            host_local::release(network, &config, &id, &known.unwrap_or_default(), until_gone)?;
             Ok(None)
         }
         Command::Check => {
@@ -50,7 +51,7 @@ fn add(request: &Request, config: &IpamConfig, id: &AttachmentId) -> Result<Valu
         None => Dns::default(),
     };
     let requested = requested_addresses(request)?;
-    let ips = allocator(request, config)?.allocate(id, &requested)?;
+    let ips = allocator(request, config)?.allocate(id, &requested, request.is_first)?;
     let result = CniResult { ips, routes: config.routes.clone(), dns, ..CniResult::default() };
     Ok(result.to_version(request.version()?))
 }

@@ -77,6 +77,9 @@ pub struct Request {
     pub config: Map<String, Value>,
     /// See [`Attachment::netns_going_away`](crate::Attachment::netns_going_away); never set in a program.
     pub netns_going_away: bool,
+    /// For ADD: the runner knows that none was tried before, so nothing of it needs to be looked for among
+    /// the addresses. Never set in a program.
+    pub is_first: bool,
 }
 
 impl Request {

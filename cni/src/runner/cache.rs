@@ -97,6 +97,11 @@ impl Cache {
         read_file(&self.path(network, id))
     }
 
+    /// Whether there is a record, readable or not.
+    pub(super) fn exists(&self, network: &str, id: &AttachmentId) -> bool {
+        self.path(network, id).exists()
+    }
+
     /// Removes the record; that it is gone already is success.
     pub(super) fn remove(&self, network: &str, id: &AttachmentId) -> Result<(), Error> {
         let path = self.path(network, id);

@@ -22,11 +22,12 @@ pub(super) struct Call<'a> {
     attachment: Option<&'a Attachment>,
     prev_result: Option<&'a Value>,
     valid_attachments: Option<&'a Value>,
+    is_first: bool,
 }
 
 impl<'a> Call<'a> {
     pub(super) fn new(list: &'a NetworkConfigList, plugin: &'a PluginConfig, command: Command) -> Call<'a> {
-        Call { list, plugin, command, attachment: None, prev_result: None, valid_attachments: None }
+        Call { list, plugin, command, attachment: None, prev_result: None, valid_attachments: None, is_first: false }
     }
 
     pub(super) fn attachment(mut self, attachment: &'a Attachment) -> Call<'a> {
@@ -36,6 +37,11 @@ impl<'a> Call<'a> {
 
     pub(super) fn prev_result(mut self, result: Option<&'a Value>) -> Call<'a> {
         self.prev_result = result;
+        self
+    }
+
+    pub(super) fn first(mut self, is_first: bool) -> Call<'a> {
+        self.is_first = is_first;
         self
     }
 
@@ -99,6 +105,7 @@ impl Runner {
             path: self.bin_dirs.clone(),
             config: call.config(),
             netns_going_away: attachment.netns_going_away,
+            is_first: call.is_first,
         };
         request.validate().and_then(|()| plugin::run(&call.plugin.kind, &request)).map_err(|e| Error::Plugin {
             plugin: call.plugin.kind.clone(),

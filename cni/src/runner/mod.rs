@@ -39,9 +39,10 @@ impl Runner {
     /// every plugin. The result is cached for [`Runner::del`] and [`Runner::check`].
     pub fn add(&self, list: &NetworkConfigList, attachment: &Attachment) -> Result<CniResult, Error> {
         validate(attachment)?;
+        let is_first = !self.cache.exists(&list.name, &attachment.id());
         // Written before anything is made: a process that dies half-way leaves a record for gc to find.
         self.cache.write(list, attachment, None)?;
-        let added = self.add_chain(list, attachment).and_then(|result| {
+        let added = self.add_chain(list, attachment, is_first).and_then(|result| {
             self.cache.write(list, attachment, Some(&result))?;
             CniResult::from_value(&result).map_err(|e| invoke::bad_result(&list.name, &e, &result))
         });
@@ -51,11 +52,12 @@ impl Runner {
         })
     }
 
-    fn add_chain(&self, list: &NetworkConfigList, attachment: &Attachment) -> Result<Value, Error> {
+    fn add_chain(&self, list: &NetworkConfigList, attachment: &Attachment, is_first: bool) -> Result<Value, Error> {
         let mut result = Value::Null;
         for plugin in &list.plugins {
             let previous = (!result.is_null()).then_some(&result);
-            let call = Call::new(list, plugin, Command::Add).attachment(attachment).prev_result(previous);
+            let call =
+                Call::new(list, plugin, Command::Add).attachment(attachment).prev_result(previous).first(is_first);
             let answer = self.invoke(&call)?;
             result = answer.ok_or_else(|| invoke::no_result(&call))?;
         }
