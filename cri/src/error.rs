@@ -2,6 +2,7 @@
 //! the step and the object.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -21,6 +22,10 @@ pub enum Kind {
     DeadlineExceeded,
     /// Something that the daemon needs does not answer now; trying again may help.
     Unavailable,
+    /// A registry refused the credentials, or wants some.
+    Denied,
+    /// A limit of the daemon's own is reached; it passes.
+    Exhausted,
     /// The daemon cannot do this.
     Unimplemented,
     /// A step failed.
@@ -30,11 +35,11 @@ pub enum Kind {
 /// An error of the daemon.
 ///
 /// `Display` names the step; the cause is the `source`. [`Error::chain`] prints both.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Error {
     kind: Kind,
     step: String,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
@@ -56,7 +61,7 @@ impl Error {
         Error {
             kind,
             step: step.into(),
-            source: Some(source.into()),
+            source: Some(source.into().into()),
         }
     }
 
@@ -78,6 +83,24 @@ impl Error {
 
     pub(crate) fn internal(step: impl Into<String>) -> Error {
         Error::new(Kind::Internal, step)
+    }
+
+    /// The same error, and what went wrong while undoing what had been done before it.
+    pub(crate) fn and_cleanup(mut self, cleanup: Result<()>) -> Error {
+        if let Err(cleanup) = cleanup {
+            self.step = format!("{} (and the clean-up after it failed: {})", self.step, cleanup.chain());
+        }
+        self
+    }
+
+    /// One error for all that went wrong in a tear-down; none for none.
+    pub(crate) fn gather(errors: Vec<Error>) -> Result<()> {
+        let mut errors = errors.into_iter();
+        let Some(mut first) = errors.next() else { return Ok(()) };
+        for error in errors {
+            first.step = format!("{}; {}", first.step, error.chain());
+        }
+        Err(first)
     }
 
     /// What the error means to the caller.

@@ -1,0 +1,78 @@
+//! RemoveContainer: the process, the runtime's state, the writable layer, the bundle, the record.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use orlop_proto::v1;
+use orlop_runtime::Runtime;
+
+use super::{refused, sandbox_of, stop};
+use crate::engine::{Engine, Shared};
+use crate::error::{Context, Result};
+use crate::events;
+use crate::store::{Container, Sandbox};
+
+/// Removes a container; one that runs is killed, one that is gone is fine.
+pub(crate) async fn remove(engine: &Shared, id: &str) -> Result<()> {
+    let Some(container) = engine.store.containers.find_or_gone(id)? else { return Ok(()) };
+    let sandbox = sandbox_of(engine, &container)?;
+    let _pod = sandbox.operation.read().await;
+    remove_in_sandbox(engine, &sandbox, &container).await
+}
+
+/// The same, for one who holds the sandbox's lock. The record goes last, so that what a crash or an error
+/// leaves can be removed again.
+pub(crate) async fn remove_in_sandbox(
+    engine: &Shared,
+    sandbox: &Arc<Sandbox>,
+    container: &Arc<Container>,
+) -> Result<()> {
+    let _operation = container.operation.lock().await;
+    if let Some(shim) = sandbox.shim() {
+        if container.is_alive() {
+            stop::kill(engine, container).await?;
+        }
+        let deleted = shim.delete(&container.id).await;
+        deleted.map_err(|error| refused(format!("delete container {}", container.id), error))?;
+    } else {
+        delete_from_runtime(engine, container).await?;
+    }
+    dispose(engine, &container.sandbox, &container.id)?;
+    container.release_images();
+    events::send(engine, container, v1::ContainerEventType::ContainerDeletedEvent);
+    engine.store.forget_container(&container.id)
+}
+
+/// Without a shim: kills what is left of the container and removes what its OCI runtime made.
+pub(super) async fn delete_from_runtime(engine: &Shared, container: &Arc<Container>) -> Result<()> {
+    let step = format!("delete container {} without its shim", container.id);
+    let (engine, container) = (Arc::clone(engine), Arc::clone(container));
+    let name = step.clone();
+    Engine::blocking(
+        || name,
+        move || {
+            Runtime::new(engine.config.runtime_root()).delete(&container.id, true).step(|| step)?;
+            engine.cgroups.kill(&container.fixed().cgroup)?;
+            engine.cgroups.remove(&container.fixed().cgroup)
+        },
+    )
+    .await
+}
+
+/// Takes the folders of a container away. The writable layer, which may be large, is only renamed: it is deleted
+/// behind.
+fn dispose(engine: &Engine, sandbox: &str, container: &str) -> Result<()> {
+    engine.trash(&engine.config.upper(container))?;
+    remove_folder(&engine.config.bundle(sandbox, container))
+}
+
+fn remove_folder(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).step(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

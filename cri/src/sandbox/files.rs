@@ -1,0 +1,157 @@
+//! The pod's folder: the files that its containers see, the shared memory, and how all of it goes away.
+
+use std::fs;
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use orlop_proto::v1;
+
+use crate::error::{Context, Error, Result};
+use crate::store::Sandbox;
+
+/// Where the shim pins the pod's namespaces, in its folder.
+const PINS: [&str; 4] = ["ns/net", "ns/ipc", "ns/uts", "ns/pid"];
+/// The usual size of /dev/shm, that of Docker and containerd.
+const SHM_OPTIONS: &str = "mode=1777,size=67108864";
+/// No resolv.conf or hosts file of a host is longer; one that is gets cut.
+const HOST_FILE_LIMIT: u64 = 1 << 20;
+
+/// Where the shared memory of a pod is mounted.
+pub(crate) fn shm_of(pod: &Path) -> PathBuf {
+    pod.join("files/shm")
+}
+
+/// Makes the folder of a pod, all but /etc/hosts of it.
+pub(super) fn make(pod: &Path, sandbox: &Sandbox) -> Result<()> {
+    for folder in [pod.to_owned(), pod.join("c"), pod.join("files")] {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .step(|| format!("make the folder {}", folder.display()))?;
+    }
+    write(pod, "hostname", &format!("{}\n", sandbox.hostname()))?;
+    write(pod, "resolv.conf", &resolv_conf(sandbox.config.dns_config.as_ref()))?;
+    if sandbox.namespace_options().ipc() != v1::NamespaceMode::Node {
+        mount_shm(&shm_of(pod))?;
+    }
+    let logs = &sandbox.config.log_directory;
+    if !logs.is_empty() {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(logs)
+            .step(|| format!("make the log folder {logs}"))?;
+    }
+    Ok(())
+}
+
+/// Writes /etc/hosts, for pods whose client mounts none of its own.
+pub(super) fn write_hosts(pod: &Path, sandbox: &Sandbox) -> Result<()> {
+    let text =
+        if sandbox.host_network() { host_file("/etc/hosts") } else { hosts(&sandbox.hostname(), &sandbox.addresses()) };
+    write(pod, "hosts", &text)
+}
+
+fn write(pod: &Path, name: &str, content: &str) -> Result<()> {
+    let path = pod.join("files").join(name);
+    fs::write(&path, content)
+        .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o644)))
+        .step(|| format!("write {}", path.display()))
+}
+
+/// A tmpfs, so that a pod cannot fill the host's.
+fn mount_shm(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).step(|| format!("make the folder {}", path.display()))?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("shm"), path, Some("tmpfs"), flags, Some(SHM_OPTIONS))
+        .step(|| format!("mount a tmpfs at {}", path.display()))
+}
+
+/// resolv.conf(5) from the pod's configuration; the host's when it has none.
+fn resolv_conf(dns: Option<&v1::DnsConfig>) -> String {
+    let Some(dns) = dns else { return host_file("/etc/resolv.conf") };
+    let mut text = String::new();
+    if !dns.searches.is_empty() {
+        text.push_str(&format!("search {}\n", dns.searches.join(" ")));
+    }
+    for server in &dns.servers {
+        text.push_str(&format!("nameserver {server}\n"));
+    }
+    if !dns.options.is_empty() {
+        text.push_str(&format!("options {}\n", dns.options.join(" ")));
+    }
+    text
+}
+
+fn hosts(hostname: &str, addresses: &[String]) -> String {
+    let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
+    for address in addresses.iter().filter(|address| address.parse::<IpAddr>().is_ok()) {
+        text.push_str(&format!("{address}\t{hostname}\n"));
+    }
+    text
+}
+
+/// A text file of the host; empty if it has none.
+fn host_file(path: &str) -> String {
+    let mut text = Vec::new();
+    match fs::File::open(path).and_then(|file| file.take(HOST_FILE_LIMIT).read_to_end(&mut text)) {
+        Ok(_) => String::from_utf8_lossy(&text).into_owned(),
+        Err(_) => String::new(),
+    }
+}
+
+/// Lets go of the namespaces that the shim pinned.
+pub(crate) fn unpin(pod: &Path) -> Result<()> {
+    Error::gather(PINS.iter().filter_map(|name| unmount(&pod.join(name)).err()).collect())
+}
+
+/// Removes the folder of a pod: mounts below it first, those of its shim too. Already gone is success. Never
+/// goes into what is still mounted.
+pub(crate) fn dispose(pod: &Path) -> Result<()> {
+    unpin(pod)?;
+    unmount(&shm_of(pod))?;
+    match fs::remove_dir_all(pod) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).step(|| format!("remove {}", pod.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn unmount(path: &Path) -> Result<()> {
+    loop {
+        match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            // There may be one more below it.
+            Ok(()) => {}
+            Err(Errno::EINVAL | Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+            Err(errno) => return Err(errno).step(|| format!("unmount {}", path.display())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{hosts, resolv_conf};
+    use orlop_proto::v1;
+
+    #[test]
+    fn resolv_conf_says_what_the_pod_asked() {
+        let dns = v1::DnsConfig {
+            servers: vec!["10.0.0.10".to_owned()],
+            searches: vec!["a.svc".to_owned(), "svc".to_owned()],
+            options: vec!["ndots:5".to_owned()],
+        };
+        assert_eq!(resolv_conf(Some(&dns)), "search a.svc svc\nnameserver 10.0.0.10\noptions ndots:5\n");
+        assert_eq!(resolv_conf(Some(&v1::DnsConfig::default())), "");
+    }
+
+    #[test]
+    fn hosts_names_the_pod() {
+        assert!(hosts("web", &["10.1.0.5".to_owned()]).ends_with("10.1.0.5\tweb\n"));
+    }
+}
