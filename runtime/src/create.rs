@@ -76,7 +76,7 @@ impl Runtime {
         let (pid, pidfd) = clone(&mut plan)?;
         let mut child = Child { pid, pidfd: Some(pidfd) };
         drop(plan);
-        let terminal = self.accompany(&mut child, &caller, record, spec, linux)?;
+        let terminal = accompany(&mut child, &caller, record, spec, linux)?;
         let terminal = hand_over(terminal, console.as_deref())?;
 
         record.pid = child.pid.as_raw();
@@ -91,44 +91,43 @@ impl Runtime {
             .map(|pidfd| Created { pid, pidfd, terminal })
             .ok_or_else(|| Error::InitDied("went away".to_owned()))
     }
+}
 
-    /// Answers the new process until it is ready.
-    fn accompany(
-        &self,
-        child: &mut Child,
-        caller: &CallerEnd,
-        record: &Record,
-        spec: &Spec,
-        linux: &Linux,
-    ) -> Result<Option<OwnedFd>, Error> {
-        if linux.uid_mappings().as_ref().is_some_and(|mappings| !mappings.is_empty()) {
-            map_user(child.pid, linux)?;
-            if let Some(score) = spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj) {
-                // Only the host's root may write this file of a process that others may not look into.
-                ProcFs::open()?.write(&format!("{}/oom_score_adj", child.pid), &score.to_string())?;
-            }
-            caller.tell(Go::Mapped)?;
+/// Answers the new process until it is ready.
+fn accompany(
+    child: &mut Child,
+    caller: &CallerEnd,
+    record: &Record,
+    spec: &Spec,
+    linux: &Linux,
+) -> Result<Option<OwnedFd>, Error> {
+    if linux.uid_mappings().as_ref().is_some_and(|mappings| !mappings.is_empty()) {
+        map_user(child.pid, linux)?;
+        if let Some(score) = spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj) {
+            // Only the host's root may write this file of a process that others may not look into.
+            ProcFs::open()?.write(&format!("{}/oom_score_adj", child.pid), &score.to_string())?;
         }
-        loop {
-            match caller.report()? {
-                Some((Report::MountsReady, _)) => {
-                    self.run_create_hooks(child.pid, record, spec)?;
-                    caller.tell(Go::HooksDone)?;
-                }
-                Some((Report::Ready, terminal)) => return Ok(terminal),
-                Some((Report::Failed(failure), _)) => return Err(failure.into()),
-                None => return Err(Error::InitDied(child.fate())),
+        caller.tell(Go::Mapped)?;
+    }
+    loop {
+        match caller.report()? {
+            Some((Report::MountsReady, _)) => {
+                run_create_hooks(child.pid, record, spec)?;
+                caller.tell(Go::HooksDone)?;
             }
+            Some((Report::Ready, terminal)) => return Ok(terminal),
+            Some((Report::Failed(failure), _)) => return Err(failure.into()),
+            None => return Err(Error::InitDied(child.fate())),
         }
     }
+}
 
-    #[allow(deprecated)]
-    fn run_create_hooks(&self, pid: Pid, record: &Record, spec: &Spec) -> Result<(), Failure> {
-        let Some(all) = spec.hooks() else { return Ok(()) };
-        let state = State { pid: pid.as_raw(), ..state_of(record, Status::Creating) };
-        hooks::run("prestart", all.prestart().as_ref(), &state)?;
-        hooks::run("createRuntime", all.create_runtime().as_ref(), &state)
-    }
+#[allow(deprecated)]
+fn run_create_hooks(pid: Pid, record: &Record, spec: &Spec) -> Result<(), Failure> {
+    let Some(all) = spec.hooks() else { return Ok(()) };
+    let state = State { pid: pid.as_raw(), ..state_of(record, Status::Creating) };
+    hooks::run("prestart", all.prestart().as_ref(), &state)?;
+    hooks::run("createRuntime", all.create_runtime().as_ref(), &state)
 }
 
 /// The state of a container as its record and a status make it.
@@ -148,16 +147,13 @@ pub(crate) fn state_of(record: &Record, status: Status) -> State {
 
 fn read(opts: &CreateOptions) -> Result<Checked, Error> {
     let bundle = std::fs::canonicalize(&opts.bundle).at("open bundle", opts.bundle.display())?;
-    let (spec, config) = match &opts.spec {
-        Some(spec) => {
-            let config = serde_json::to_vec(spec).map_err(|error| Error::invalid("spec", error.to_string()))?;
-            (spec.clone(), config)
-        }
-        None => {
-            let path = bundle.join("config.json");
-            let config = std::fs::read(&path).at("read", path.display())?;
-            (store::parse_config(&config, &path)?, config)
-        }
+    let (spec, config) = if let Some(spec) = &opts.spec {
+        let config = serde_json::to_vec(spec).map_err(|error| Error::invalid("spec", error.to_string()))?;
+        (spec.clone(), config)
+    } else {
+        let path = bundle.join("config.json");
+        let config = std::fs::read(&path).at("read", path.display())?;
+        (store::parse_config(&config, &path)?, config)
     };
     validate::check(&spec)?;
     let rootfs = bundle.join(spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path()));

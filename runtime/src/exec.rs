@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Component, Path};
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
@@ -57,7 +57,7 @@ impl Runtime {
                     Ok(kept) => terminal = kept,
                     Err(error) => break error,
                 },
-                Ok(Some((Report::Failed(failure), _))) => break failure.into(),
+                Ok(Some((Report::Failed(failure), _))) | Err(failure) => break failure.into(),
                 Ok(Some((report, _))) => {
                     break Failure::refused("exec", "", format!("unexpected report {report:?}")).into();
                 }
@@ -65,7 +65,6 @@ impl Runtime {
                     None | Some(Ok(())) => return Ok(Started { pid, pidfd, terminal }),
                     Some(Err(failure)) => break failure.into(),
                 },
-                Err(failure) => break failure.into(),
             }
         };
         let _ = sys::pidfd_send_signal(&pidfd, libc::SIGKILL);
@@ -92,10 +91,9 @@ impl Runtime {
             new_keyring: !opts.no_new_keyring,
         };
         let process = ProcessPlan::new(request, self.warn)?;
-        if let Some(cgroup) = &opts.cgroup {
-            if cgroup.is_absolute() || cgroup.components().any(|part| part == std::path::Component::ParentDir) {
-                return Err(Error::invalid("cgroup", "it must be relative, without `..`"));
-            }
+        let leaves = |path: &Path| path.is_absolute() || path.components().any(|part| part == Component::ParentDir);
+        if opts.cgroup.as_deref().is_some_and(leaves) {
+            return Err(Error::invalid("cgroup", "it must be relative, without `..`"));
         }
         Ok(ExecPlan {
             process,

@@ -44,6 +44,7 @@ pub use self_protection::run_from_read_only_mount;
 pub use signal::{ParseSignalError, Signal};
 pub use status::{State, Status};
 pub use store::rfc3339;
+pub use terminal::copy_terminal_size;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -81,12 +82,10 @@ impl Runtime {
     }
 
     fn cgroup_layout(&self) -> Result<&Layout, Error> {
-        match self.layout.get() {
-            Some(layout) => Ok(layout),
-            None => {
-                let layout = Layout::detect()?;
-                Ok(self.layout.get_or_init(|| layout))
-            }
+        if let Some(layout) = self.layout.get() {
+            return Ok(layout);
         }
+        let layout = Layout::detect()?;
+        Ok(self.layout.get_or_init(|| layout))
     }
 }

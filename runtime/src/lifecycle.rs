@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use nix::unistd::Pid;
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxResources, Spec};
 
 use crate::create::state_of;
 use crate::error::{Error, Failure};
@@ -133,6 +133,12 @@ impl Runtime {
     /// The processes in the container's cgroup, as the caller sees them.
     pub fn pids(&self, id: &str) -> Result<Vec<Pid>, Error> {
         Ok(self.record(id)?.cgroups.pids()?)
+    }
+
+    /// The configuration that a container was created with.
+    pub fn config(&self, id: &str) -> Result<Spec, Error> {
+        self.record(id)?;
+        store::read_config(&self.folder(id))
     }
 
     /// The record of a container that has a process.

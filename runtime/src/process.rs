@@ -237,9 +237,12 @@ impl ProcessPlan {
 
     fn set_labels(&self, proc: &ProcFs) -> Result<(), Failure> {
         if let Some(profile) = &self.apparmor {
-            if profile != "unconfined" || Path::new("/proc/self/attr/apparmor").exists() {
-                proc.write("self/attr/apparmor/exec", &format!("exec {profile}"))
-                    .or_else(|_| proc.write("self/attr/exec", &format!("exec {profile}")))?;
+            let label = format!("exec {profile}");
+            // The second is where kernels before 5.8 have it.
+            let written =
+                proc.write("self/attr/apparmor/exec", &label).or_else(|_| proc.write("self/attr/exec", &label));
+            if profile != "unconfined" {
+                written?;
             }
         }
         match &self.selinux {
@@ -289,10 +292,10 @@ impl ProcessPlan {
 
     /// Becomes the program; returns only with the reason why not.
     pub(crate) fn execute(&self) -> Failure {
-        if let (Some(filter), true) = (&self.filter, self.no_new_privs) {
-            if let Err(failure) = filter.install() {
-                return failure;
-            }
+        if let (Some(filter), true) = (&self.filter, self.no_new_privs)
+            && let Err(failure) = filter.install()
+        {
+            return failure;
         }
         if let Err(errno) = sys::close_on_exec_from(3 + self.preserve_fds) {
             return Failure::new("close", "descriptors", errno);

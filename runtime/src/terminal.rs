@@ -1,6 +1,6 @@
 //! The terminal of a container's process: a pair from the container's own devpts.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -59,5 +59,12 @@ pub(crate) fn give_stdio_to(uid: u32) {
         if stat.is_some_and(|stat| Some(stat.st_rdev) != null && stat.st_uid != uid) {
             let _ = sys::change_owner(number, uid);
         }
+    }
+}
+
+/// Gives a terminal the size of another; what is no terminal has no size and changes nothing.
+pub fn copy_terminal_size(from: impl AsFd, to: impl AsFd) {
+    if let Ok((columns, rows)) = sys::terminal_size(from) {
+        let _ = sys::set_terminal_size(to, columns, rows);
     }
 }

@@ -1,7 +1,7 @@
 //! Checks of a whole configuration before anything is done: what breaks the specification, and what this
 //! runtime cannot do and says so. Each check is small and has a name; [`check`] is the list of them.
 
-use oci_spec::runtime::{Hooks, Linux, LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
 
 use crate::cgroups;
 use crate::error::Error;
@@ -155,15 +155,15 @@ fn mounts(spec: &Spec) -> Result<(), Error> {
 #[allow(deprecated)]
 fn all_hooks(spec: &Spec) -> Result<(), Error> {
     let Some(all) = spec.hooks() else { return Ok(()) };
-    let lists: [(&str, &dyn Fn(&Hooks) -> Option<&Vec<oci_spec::runtime::Hook>>); 6] = [
-        ("prestart", &|hooks| hooks.prestart().as_ref()),
-        ("createRuntime", &|hooks| hooks.create_runtime().as_ref()),
-        ("createContainer", &|hooks| hooks.create_container().as_ref()),
-        ("startContainer", &|hooks| hooks.start_container().as_ref()),
-        ("poststart", &|hooks| hooks.poststart().as_ref()),
-        ("poststop", &|hooks| hooks.poststop().as_ref()),
+    let lists = [
+        ("prestart", all.prestart()),
+        ("createRuntime", all.create_runtime()),
+        ("createContainer", all.create_container()),
+        ("startContainer", all.start_container()),
+        ("poststart", all.poststart()),
+        ("poststop", all.poststop()),
     ];
-    lists.into_iter().try_for_each(|(kind, list)| hooks::check(kind, list(all)))
+    lists.into_iter().try_for_each(|(kind, list)| hooks::check(kind, list.as_ref()))
 }
 
 fn extensions(spec: &Spec) -> Result<(), Error> {

@@ -21,21 +21,21 @@ fn setting(controller: &'static str, file: impl Into<String>, value: impl ToStri
 pub(crate) fn unsupported(resources: &LinuxResources) -> Result<(), Error> {
     let refuse = |name: &str| Err(Error::unsupported(format!("linux.resources.{name}"), "not implemented yet"));
     if let Some(io) = resources.block_io() {
-        let weights = io.weight().is_some() || io.leaf_weight().is_some() || is_given(io.weight_device());
+        let weights = io.weight().is_some() || io.leaf_weight().is_some() || is_given(io.weight_device().as_ref());
         let throttles = [
             io.throttle_read_bps_device(),
             io.throttle_write_bps_device(),
             io.throttle_read_iops_device(),
             io.throttle_write_iops_device(),
         ];
-        if weights || throttles.into_iter().any(is_given) {
+        if weights || throttles.into_iter().any(|list| is_given(list.as_ref())) {
             return refuse("blockIO");
         }
     }
-    if let Some(network) = resources.network() {
-        if network.class_id().is_some_and(|id| id != 0) || is_given(network.priorities()) {
-            return refuse("network");
-        }
+    if let Some(network) = resources.network()
+        && (network.class_id().is_some_and(|id| id != 0) || is_given(network.priorities().as_ref()))
+    {
+        return refuse("network");
     }
     if resources.rdma().as_ref().is_some_and(|rdma| !rdma.is_empty()) {
         return refuse("rdma");
@@ -43,12 +43,12 @@ pub(crate) fn unsupported(resources: &LinuxResources) -> Result<(), Error> {
     Ok(())
 }
 
-fn is_given<T>(list: &Option<Vec<T>>) -> bool {
-    list.as_ref().is_some_and(|list| !list.is_empty())
+fn is_given<T>(list: Option<&Vec<T>>) -> bool {
+    list.is_some_and(|list| !list.is_empty())
 }
 
 /// The settings for the version 1 controllers.
-pub(super) fn v1(resources: &LinuxResources) -> Result<Vec<Setting>, Error> {
+pub(super) fn v1(resources: &LinuxResources) -> Vec<Setting> {
     let mut settings = Vec::new();
     if let Some(memory) = resources.memory() {
         v1_memory(memory, &mut settings);
@@ -64,7 +64,7 @@ pub(super) fn v1(resources: &LinuxResources) -> Result<Vec<Setting>, Error> {
         let file = format!("hugetlb.{}.limit_in_bytes", page.page_size());
         settings.push(setting("hugetlb", file, page.limit()));
     }
-    Ok(settings)
+    settings
 }
 
 fn v1_memory(memory: &LinuxMemory, settings: &mut Vec<Setting>) {
@@ -212,8 +212,7 @@ mod tests {
         spec.linux().clone().and_then(|linux| linux.resources().clone()).expect("test data")
     }
 
-    fn files(settings: Result<Vec<Setting>, Error>) -> Vec<String> {
-        let settings = settings.expect("settings");
+    fn files(settings: Vec<Setting>) -> Vec<String> {
         settings.into_iter().map(|setting| format!("{}={}", setting.file, setting.value)).collect()
     }
 
@@ -240,7 +239,7 @@ mod tests {
     #[test]
     fn files_of_v2() {
         assert_eq!(
-            files(v2(&resources(ALL))),
+            files(v2(&resources(ALL)).expect("settings")),
             [
                 "memory.swap.max=2000",
                 "memory.max=1000",
@@ -257,7 +256,7 @@ mod tests {
     fn no_limit() {
         let none = r#"{"memory":{"limit":-1,"swap":-1},"cpu":{"quota":-1,"period":1000},"pids":{"limit":-1}}"#;
         assert_eq!(
-            files(v2(&resources(none))),
+            files(v2(&resources(none)).expect("settings")),
             ["memory.swap.max=max", "memory.max=max", "cpu.max=max 1000", "pids.max=max"]
         );
     }

@@ -115,14 +115,14 @@ impl Cgroups {
     pub(crate) fn plan(layout: &Layout, relative: &Path, resources: Option<&LinuxResources>) -> Result<Cgroups, Error> {
         let mut groups = Vec::new();
         for hierarchy in layout.v1() {
-            if v1::matters(hierarchy, relative, resources)? {
+            if v1::matters(hierarchy, relative, resources) {
                 groups.push(group(Version::V1, &hierarchy.mount, hierarchy.controllers.clone(), relative));
             }
         }
-        if let Some(mount) = layout.v2() {
-            if groups.is_empty() || v2::matters_beside_v1(mount, layout, relative, resources) {
-                groups.push(group(Version::V2, mount, Vec::new(), relative));
-            }
+        if let Some(mount) = layout.v2()
+            && (groups.is_empty() || v2::matters_beside_v1(mount, layout, relative, resources))
+        {
+            groups.push(group(Version::V2, mount, Vec::new(), relative));
         }
         if groups.is_empty() {
             return Err(Error::unsupported("a host without cgroups", "mount cgroup2 at /sys/fs/cgroup"));
@@ -155,7 +155,7 @@ impl Cgroups {
 
     fn apply(&self, resources: &LinuxResources) -> Result<(), Error> {
         let mut unplaced = None;
-        for setting in limits::v1(resources)? {
+        for setting in limits::v1(resources) {
             match self.0.iter().find(|group| group.has(setting.controller)) {
                 Some(group) => write_setting(&group.folder, &setting, v1::current_memory_and_swap(group))?,
                 None => unplaced = unplaced.or(Some(setting)),
@@ -331,10 +331,9 @@ fn write_setting(folder: &Path, setting: &Setting, memory_and_swap: Option<u64>)
     // and is written again with its own value in its turn.
     if let (Some(old), "memory.limit_in_bytes", Ok(new)) =
         (memory_and_swap, setting.file.as_str(), setting.value.parse::<i64>())
+        && (new < 0 || new as u64 > old)
     {
-        if new < 0 || new as u64 > old {
-            write_file(&folder.join("memory.memsw.limit_in_bytes"), "-1")?;
-        }
+        write_file(&folder.join("memory.memsw.limit_in_bytes"), "-1")?;
     }
     match write_file(&path, &setting.value) {
         Err(failure) if failure.errno == Errno::ENOENT as i32 => Err(no_controller(setting)),

@@ -9,7 +9,7 @@ use oci_spec::runtime::LinuxResources;
 use super::detect::Hierarchy;
 use super::devices::{Access, DevicePolicy};
 use super::{Group, limits, read_file, write_file};
-use crate::error::{Context, Error, Failure};
+use crate::error::{Context, Failure};
 
 /// What every container takes part in: for its limits to be updated, for statistics, out-of-memory events,
 /// device control, and for finding, freezing and killing its processes.
@@ -17,17 +17,13 @@ const ALWAYS: [&str; 6] = ["memory", "cpu", "cpuacct", "pids", "freezer", "devic
 
 /// Whether a container has a reason to be in this hierarchy: it is one of those above, it holds a limit that
 /// is set, or the group above the container's is there, so that somebody set a limit for the pod.
-pub(super) fn matters(
-    hierarchy: &Hierarchy,
-    relative: &Path,
-    resources: Option<&LinuxResources>,
-) -> Result<bool, Error> {
+pub(super) fn matters(hierarchy: &Hierarchy, relative: &Path, resources: Option<&LinuxResources>) -> bool {
     let has = |name: &str| hierarchy.controllers.iter().any(|known| known == name);
-    let limited = resources.map(limits::v1).transpose()?.unwrap_or_default();
+    let limited = resources.map(limits::v1).unwrap_or_default();
     let parent = relative.parent().filter(|parent| !parent.as_os_str().is_empty());
-    Ok(ALWAYS.into_iter().any(has)
+    ALWAYS.into_iter().any(has)
         || limited.iter().any(|setting| has(setting.controller))
-        || parent.is_some_and(|parent| hierarchy.mount.join(parent).is_dir()))
+        || parent.is_some_and(|parent| hierarchy.mount.join(parent).is_dir())
 }
 
 /// Makes the group's folder and those above it.

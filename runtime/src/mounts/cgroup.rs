@@ -21,12 +21,12 @@ pub(super) fn mount(
     let step = "mount";
     let object = || format!("cgroup at {}", destination.display());
     let target = root.make_dir_all(destination).at(step, object())?;
-    if let [only] = cgroups.0.as_slice() {
-        if only.version == Version::V2 {
-            let tree = sys::clone_tree(&only.folder, false).at(step, object())?;
-            set_attributes(&tree, &options.attr, options).at(step, object())?;
-            return sys::attach_mount(&tree, &target).at(step, object());
-        }
+    if let [only] = cgroups.0.as_slice()
+        && only.version == Version::V2
+    {
+        let tree = sys::clone_tree(&only.folder, false).at(step, object())?;
+        set_attributes(&tree, &options.attr, options).at(step, object())?;
+        return sys::attach_mount(&tree, &target).at(step, object());
     }
     // Version 1: a small tmpfs that holds a folder per hierarchy.
     let context = FsContext::open("tmpfs").at(step, object())?;

@@ -48,19 +48,17 @@ fn mask(root: &Root, path: &Path, null: &OwnedFd, empty: &mut Option<OwnedFd>) -
         return sys::attach_mount(sys::clone_tree_fd(null, false)?, &target);
     }
     // All masked folders share one empty filesystem: a copy of its mount costs less than another.
-    match empty {
-        Some(mounted) => sys::attach_mount(sys::clone_tree_fd(mounted, false)?, &target),
-        None => {
-            let mounted = FsContext::open("tmpfs")?;
-            mounted.set("size", Some("0"))?;
-            mounted.set("nr_blocks", Some("1"))?;
-            mounted.set("nr_inodes", Some("1"))?;
-            let mounted = mounted.mount(attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
-            sys::attach_mount(&mounted, &target)?;
-            *empty = Some(mounted);
-            Ok(())
-        }
+    if let Some(mounted) = empty {
+        return sys::attach_mount(sys::clone_tree_fd(mounted, false)?, &target);
     }
+    let filesystem = FsContext::open("tmpfs")?;
+    for limit in ["nr_blocks", "nr_inodes"] {
+        filesystem.set(limit, Some("1"))?;
+    }
+    let mounted = filesystem.mount(attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
+    sys::attach_mount(&mounted, &target)?;
+    *empty = Some(mounted);
+    Ok(())
 }
 
 fn existing(root: &Root, path: &Path) -> nix::Result<Option<OwnedFd>> {

@@ -80,7 +80,7 @@ fn architectures() {
     assert_eq!(run(&program, X86_64, 0, [0; 6]), ALLOW);
     assert_eq!(run(&program, X86, 3, [0; 6]), ALLOW);
     assert_eq!(run(&program, X86_64, X32_BIT, [0; 6]), ALLOW);
-    assert_eq!(run(&program, X86_64, X32_BIT | 515, [0; 6]), ALLOW);
+    assert_eq!(run(&program, X86_64, X32_BIT + 515, [0; 6]), ALLOW);
     assert_eq!(run(&program, X86, 1, [0; 6]), 0x8000_0000);
     assert_eq!(run(&program, 0xc000_00b7, 0, [0; 6]), UNKNOWN_ARCHITECTURE);
 }
@@ -88,7 +88,8 @@ fn architectures() {
 #[test]
 fn comparisons_of_64_bit_values() {
     let samples = [0, 1, 5, 6, 7, u64::from(u32::MAX), 1 << 32, (1 << 32) + 6, (6 << 32) + 6, (7 << 32) + 1, u64::MAX];
-    let holds: [(&str, fn(u64, u64) -> bool); 6] = [
+    type Comparison = fn(u64, u64) -> bool;
+    let holds: [(&str, Comparison); 6] = [
         ("NE", |a, b| a != b),
         ("LT", |a, b| a < b),
         ("LE", |a, b| a <= b),

@@ -56,7 +56,7 @@ pub(super) fn tables(profile: &LinuxSeccomp) -> Result<Vec<Table>, Error> {
     let default = verdict(profile.default_action(), profile.default_errno_ret())?;
     let mut architectures = vec![NATIVE];
     for arch in profile.architectures().iter().flatten() {
-        match Architecture::from_spec(*arch)? {
+        match Architecture::from_spec(*arch) {
             Some(known) if !architectures.contains(&known) => architectures.push(known),
             _ => (),
         }

@@ -30,3 +30,11 @@ pub(crate) fn set_terminal_size(terminal: impl AsFd, columns: u16, rows: u16) ->
     // SAFETY: TIOCSWINSZ reads one winsize.
     check(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSWINSZ as _, &raw const size) }.into()).map(drop)
 }
+
+/// The size of a terminal in characters: columns and rows.
+pub(crate) fn terminal_size(terminal: impl AsFd) -> nix::Result<(u16, u16)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ fills one winsize.
+    check(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCGWINSZ as _, &raw mut size) }.into())?;
+    Ok((size.ws_col, size.ws_row))
+}

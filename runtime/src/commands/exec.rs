@@ -1,0 +1,171 @@
+//! exec
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use orlop_runtime::{ExecOptions, Process};
+
+use super::wait::{Terminal, wait_for};
+use super::{Context, Failure, listen_fds};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Exec {
+    /// A file with the process as JSON, as in config.json; it replaces all flags about the process
+    #[arg(short, long, value_name = "FILE")]
+    process: Option<PathBuf>,
+    /// Give the process a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Come back as soon as the program runs
+    #[arg(short, long)]
+    detach: bool,
+    /// The working directory in the container
+    #[arg(long, value_name = "FOLDER")]
+    cwd: Option<PathBuf>,
+    /// Another environment variable
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// The user, as in 1000 or 1000:1000
+    #[arg(short, long, value_name = "UID[:GID]")]
+    user: Option<String>,
+    /// Another supplementary group
+    #[arg(short = 'g', long, value_name = "GID")]
+    additional_gids: Vec<u32>,
+    /// Another capability, as in `CAP_NET_ADMIN`
+    #[arg(short, long, value_name = "NAME")]
+    cap: Vec<String>,
+    /// Set `no_new_privs`
+    #[arg(long)]
+    no_new_privs: bool,
+    /// A cgroup below the container's
+    #[arg(long, value_name = "FOLDER")]
+    cgroup: Option<PathBuf>,
+    /// A listening unix socket that gets the master of the terminal
+    #[arg(long, value_name = "SOCKET")]
+    console_socket: Option<PathBuf>,
+    /// A file that gets the process id
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// How many descriptors from 3 on the process gets
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    preserve_fds: u32,
+    /// Accepted for compatibility: a paused container is refused
+    #[arg(long, hide = true)]
+    ignore_paused: bool,
+    /// The name of the container
+    id: String,
+    /// The program and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+impl Exec {
+    pub(super) fn run(self, cli: &Context) -> Result<ExitCode, Failure> {
+        let process = match &self.process {
+            Some(path) => {
+                let text = std::fs::read(path).map_err(|error| format!("read {}: {error}", path.display()))?;
+                serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))?
+            }
+            None => self.process_from_flags(cli)?,
+        };
+        if self.detach && process.terminal() == Some(true) && self.console_socket.is_none() {
+            return Err("a detached process with a terminal needs --console-socket".into());
+        }
+        let mut options = ExecOptions::new(process);
+        options.console_socket = self.console_socket;
+        options.pid_file = self.pid_file;
+        options.cgroup = self.cgroup;
+        options.preserve_fds = self.preserve_fds + listen_fds();
+        let started = cli.runtime.exec(&self.id, options)?;
+        if self.detach {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let terminal = started.terminal.map(Terminal::connect).transpose()?;
+        wait_for(started.pid, &started.pidfd, terminal)
+    }
+
+    /// The container's own process with what the flags change.
+    fn process_from_flags(&self, cli: &Context) -> Result<Process, Failure> {
+        if self.command.is_empty() {
+            return Err("give the program to run, or --process".into());
+        }
+        let mut process = cli.runtime.config(&self.id)?.process().clone().unwrap_or_default();
+        process.set_args(Some(self.command.clone()));
+        process.set_terminal(Some(self.tty));
+        if let Some(cwd) = &self.cwd {
+            process.set_cwd(cwd.clone());
+        }
+        let mut env = process.env().clone().unwrap_or_default();
+        env.extend(self.env.iter().cloned());
+        process.set_env(Some(env));
+        if self.no_new_privs {
+            process.set_no_new_privileges(Some(true));
+        }
+        if let Some(user) = &self.user {
+            let (uid, gid) = parse_user(user)?;
+            let of = process.user().clone();
+            let mut changed = of;
+            changed.set_uid(uid);
+            changed.set_gid(gid.unwrap_or(0));
+            process.set_user(changed);
+        }
+        let mut user = process.user().clone();
+        let mut groups = user.additional_gids().clone().unwrap_or_default();
+        groups.extend(&self.additional_gids);
+        user.set_additional_gids(Some(groups));
+        process.set_user(user);
+        self.add_capabilities(&mut process)?;
+        Ok(process)
+    }
+
+    fn add_capabilities(&self, process: &mut Process) -> Result<(), Failure> {
+        if self.cap.is_empty() {
+            return Ok(());
+        }
+        let more: oci_spec::runtime::Capabilities = serde_json::from_value(serde_json::json!(self.cap))?;
+        let mut sets = process.capabilities().clone().unwrap_or_default();
+        let with = |set: &Option<oci_spec::runtime::Capabilities>| {
+            let mut set = set.clone().unwrap_or_default();
+            set.extend(more.iter().copied());
+            Some(set)
+        };
+        let (bounding, effective, permitted) = (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
+        sets.set_bounding(bounding);
+        sets.set_effective(effective);
+        sets.set_permitted(permitted);
+        process.set_capabilities(Some(sets));
+        Ok(())
+    }
+}
+
+/// Decimal numbers only: what looks like another number must not end up as root (CVE-2026-30892).
+fn parse_user(text: &str) -> Result<(u32, Option<u32>), Failure> {
+    let number = |part: &str| -> Result<u32, Failure> {
+        let plain = !part.is_empty() && part.bytes().all(|letter| letter.is_ascii_digit());
+        // The highest number means "leave as it is" to the kernel.
+        match part.parse() {
+            Ok(number) if plain && number != u32::MAX => Ok(number),
+            _ => Err(format!("user {text:?}: use numbers from 0 to 4294967294, as in 1000 or 1000:1000").into()),
+        }
+    };
+    match text.split_once(':') {
+        Some((uid, gid)) => Ok((number(uid)?, Some(number(gid)?))),
+        None => Ok((number(text)?, None)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users() {
+        assert_eq!(parse_user("1000").ok(), Some((1000, None)));
+        assert_eq!(parse_user("1000:50").ok(), Some((1000, Some(50))));
+        for odd in
+            ["", ":", "1:", "-1", "+1", "0x0", "1000x", " 0", "4294967295", "4294967296", "1000:4294967296", "root"]
+        {
+            assert!(parse_user(odd).is_err(), "{odd}");
+        }
+    }
+}

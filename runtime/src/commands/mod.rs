@@ -1,0 +1,184 @@
+//! The command line: the global flags, and one file for each verb.
+
+mod create;
+mod delete;
+mod exec;
+mod features;
+mod kill;
+mod list;
+mod pause;
+mod ps;
+mod run;
+mod spec;
+mod start;
+mod state;
+mod update;
+mod wait;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use orlop_runtime::Runtime;
+
+use crate::log::{self, Format};
+
+/// What a command can fail with: its message is all there is to do with it.
+type Failure = Box<dyn std::error::Error>;
+
+/// Creates and runs containers as the OCI runtime specification says.
+///
+/// A container is described by a bundle: a folder with config.json (see `orlop-runtime spec`) and usually the
+/// root filesystem.
+#[derive(Debug, Parser)]
+#[command(name = "orlop-runtime", version = VERSION, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// The folder that holds the state of all containers; a tmpfs
+    #[arg(long, global = true, default_value = "/run/orlop/runtime", value_name = "FOLDER")]
+    root: PathBuf,
+    /// A file that gets errors and warnings too
+    #[arg(long, global = true, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// The format of that file
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    log_format: Format,
+    /// Accepted for compatibility: there are no debug messages
+    #[arg(long, global = true, hide = true)]
+    debug: bool,
+    /// Ask systemd for cgroups; refused, since it is not implemented
+    #[arg(long, global = true)]
+    systemd_cgroup: bool,
+    /// Accepted for compatibility: must not be true
+    #[arg(long, global = true, hide = true, num_args = 0..=1, default_missing_value = "true", default_value = "auto")]
+    rootless: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The text of `--version`; callers of runc look for the line that begins with `spec:`.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a container; its program waits for `start`
+    Create(create::Create),
+    /// Let the program of a created container run
+    Start(start::Start),
+    /// Print the state of a container as JSON
+    State(state::State),
+    /// Send a signal to a container
+    Kill(kill::Kill),
+    /// Remove all that a container holds
+    Delete(delete::Delete),
+    /// Create and start a container, and remove it when it ends
+    Run(run::Run),
+    /// Run another process in a container
+    Exec(exec::Exec),
+    /// List the containers
+    List(list::List),
+    /// List the processes of a container
+    Ps(ps::Ps),
+    /// Freeze the processes of a container
+    Pause(pause::Pause),
+    /// Let a paused container go on
+    Resume(pause::Resume),
+    /// Change the limits of a container
+    Update(update::Update),
+    /// Write a config.json to begin with
+    Spec(spec::Spec),
+    /// Print what this runtime can do as JSON
+    Features(features::Features),
+}
+
+/// What create and run have in common.
+#[derive(Debug, Args)]
+struct BundleArgs {
+    /// The bundle
+    #[arg(short, long, default_value = ".", value_name = "FOLDER")]
+    bundle: PathBuf,
+    /// A listening unix socket that gets the master of the terminal
+    #[arg(long, value_name = "SOCKET")]
+    console_socket: Option<PathBuf>,
+    /// A file that gets the process id
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Use chroot in place of `pivot_root`; refused, since a process can leave a chroot
+    #[arg(long)]
+    no_pivot: bool,
+    /// Keep the session keyring of the caller
+    #[arg(long)]
+    no_new_keyring: bool,
+    /// How many descriptors from 3 on the container gets
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    preserve_fds: u32,
+    /// The name of the container
+    id: String,
+}
+
+impl BundleArgs {
+    fn options(self, cli: &Context) -> Result<orlop_runtime::CreateOptions, Failure> {
+        if self.no_pivot {
+            return Err("--no-pivot is not supported: a process can leave a chroot; keep the bundle on a filesystem \
+                        that pivot_root works on (anything but the initial ramfs)"
+                .into());
+        }
+        let mut options = orlop_runtime::CreateOptions::new(self.id, self.bundle);
+        options.console_socket = self.console_socket;
+        options.pid_file = self.pid_file;
+        options.preserve_fds = self.preserve_fds + listen_fds();
+        options.no_new_keyring = self.no_new_keyring;
+        options.systemd_cgroup = cli.systemd_cgroup;
+        Ok(options)
+    }
+}
+
+/// The descriptors of socket activation, which begin at 3 too (sd_listen_fds(3)).
+fn listen_fds() -> u32 {
+    std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+/// What the verbs need of the global flags.
+struct Context {
+    runtime: Runtime,
+    systemd_cgroup: bool,
+}
+
+impl Cli {
+    /// Does what was asked for; the exit code is 1 for an error, and 255 for one of `exec`, whose other codes
+    /// are those of the program.
+    pub(crate) fn run(self) -> ExitCode {
+        log::open(self.log.as_deref(), self.log_format);
+        let error_code = if matches!(self.command, Command::Exec(_)) { 255 } else { 1 };
+        self.run_command().unwrap_or_else(|failure| {
+            log::error(&failure.to_string());
+            ExitCode::from(error_code)
+        })
+    }
+
+    fn run_command(self) -> Result<ExitCode, Failure> {
+        if self.rootless == "true" {
+            return Err("--rootless is not supported: run as root".into());
+        }
+        if matches!(self.command, Command::Create(_) | Command::Run(_) | Command::Exec(_)) {
+            orlop_runtime::run_from_read_only_mount()?;
+        }
+        let runtime = Runtime::new(self.root).on_warning(log::warning);
+        let cli = Context { runtime, systemd_cgroup: self.systemd_cgroup };
+        match self.command {
+            Command::Create(verb) => verb.run(&cli),
+            Command::Start(verb) => verb.run(&cli),
+            Command::State(verb) => verb.run(&cli),
+            Command::Kill(verb) => verb.run(&cli),
+            Command::Delete(verb) => verb.run(&cli),
+            Command::Run(verb) => verb.run(&cli),
+            Command::Exec(verb) => verb.run(&cli),
+            Command::List(verb) => verb.run(&cli),
+            Command::Ps(verb) => verb.run(&cli),
+            Command::Pause(verb) => verb.run(&cli),
+            Command::Resume(verb) => verb.run(&cli),
+            Command::Update(verb) => verb.run(&cli),
+            Command::Spec(verb) => verb.run(),
+            Command::Features(_) => features::Features::run(),
+        }
+    }
+}
