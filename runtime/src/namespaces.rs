@@ -107,9 +107,9 @@ impl Namespaces {
         self.joined.iter().any(|(kind, _)| *kind == ns::USER)
     }
 
-    /// The descriptors that the new process needs.
+    /// Every descriptor that this value owns: the new process drops it.
     pub(crate) fn fds(&self) -> impl Iterator<Item = &OwnedFd> {
-        self.joined.iter().map(|(_, fd)| fd)
+        self.joined.iter().map(|(_, fd)| fd).chain(&self.pid).chain(&self.time)
     }
 }
 

@@ -77,9 +77,9 @@ impl Entrance {
         self.unified.as_ref().map(AsFd::as_fd)
     }
 
-    /// The descriptors that the process needs to enter.
+    /// Every descriptor that this value owns: the new process drops it.
     pub(crate) fn fds(&self) -> impl Iterator<Item = RawFd> {
-        self.tasks.iter().map(|(tasks, _)| tasks.as_raw_fd())
+        self.tasks.iter().map(|(tasks, _)| tasks.as_raw_fd()).chain(self.unified.iter().map(AsRawFd::as_raw_fd))
     }
 
     /// Moves the calling process, which must have one thread, into the version 1 groups.

@@ -1,0 +1,253 @@
+//! Containers from real bundles: busybox as the root filesystem. When a test ends, everything that its
+//! container held must be gone from the host.
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+const APPLETS: [&str; 30] = [
+    "sh", "cat", "echo", "env", "false", "grep", "head", "hostname", "id", "kill", "ln", "ls", "mkdir", "mknod",
+    "mount", "mv", "ps", "pwd", "readlink", "rm", "seq", "sleep", "stat", "test", "touch", "true", "tty", "umount",
+    "uname", "wc",
+];
+
+/// Whether containers can be run here; says why not.
+pub(crate) fn can_run() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        println!("SKIP: containers need root");
+    } else if !Path::new("/bin/busybox").exists() {
+        println!("SKIP: /bin/busybox is missing; install busybox-static");
+    }
+    root && Path::new("/bin/busybox").exists()
+}
+
+/// A bundle, the container that may have been made from it, and the state folder it is in.
+pub(crate) struct Container {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) id: String,
+    pub(crate) spec: Value,
+}
+
+impl Container {
+    /// A bundle whose program is a line of shell.
+    pub(crate) fn new(script: &str) -> Container {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let folder = tempfile::Builder::new().prefix("orlop-runtime-").tempdir().expect("temporary folder");
+        let id = format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        make_rootfs(&folder.path().join("rootfs"));
+        Container { folder, id, spec: spec(script) }
+    }
+
+    pub(crate) fn rootfs(&self) -> PathBuf {
+        self.folder.path().join("rootfs")
+    }
+
+    pub(crate) fn root(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// Changes the property at a JSON pointer; the last component may be new.
+    pub(crate) fn set(mut self, pointer: &str, value: Value) -> Container {
+        let (parent, name) = pointer.rsplit_once('/').expect("pointer");
+        self.spec.pointer_mut(parent).expect("pointer")[name] = value;
+        self
+    }
+
+    pub(crate) fn add_mount(mut self, mount: Value) -> Container {
+        self.spec["mounts"].as_array_mut().expect("mounts").push(mount);
+        self
+    }
+
+    pub(crate) fn write_config(&self) {
+        std::fs::write(self.folder.path().join("config.json"), self.spec.to_string()).expect("write config.json");
+    }
+
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_orlop-runtime"));
+        command.arg("--root").arg(self.root()).args(args).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a verb to its end.
+    pub(crate) fn call(&self, args: &[&str]) -> Ran {
+        Ran::from(self.command(args).output().expect("run orlop-runtime"))
+    }
+
+    /// Runs the container in the foreground, to its end.
+    pub(crate) fn run(&self) -> Ran {
+        self.write_config();
+        let bundle = self.folder.path().to_str().expect("path");
+        self.call(&["run", "--bundle", bundle, &self.id])
+    }
+
+    /// Creates the container; its output goes to the file `output` of the bundle.
+    pub(crate) fn create(&self) -> Ran {
+        self.write_config();
+        let file = std::fs::File::create(self.folder.path().join("output")).expect("output");
+        let errors = self.folder.path().join("errors");
+        let bundle = self.folder.path().to_str().expect("path");
+        let status = self
+            .command(&["create", "--bundle", bundle, &self.id])
+            .stdout(file)
+            .stderr(std::fs::File::create(&errors).expect("errors"))
+            .status()
+            .expect("run orlop-runtime");
+        let stderr = std::fs::read_to_string(errors).expect("errors");
+        Ran { code: status.code(), stdout: String::new(), stderr }
+    }
+
+    pub(crate) fn start(&self) -> Ran {
+        self.call(&["start", &self.id])
+    }
+
+    pub(crate) fn output(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("output")).expect("output")
+    }
+
+    pub(crate) fn exec(&self, script: &str) -> Ran {
+        self.call(&["exec", &self.id, "sh", "-c", script])
+    }
+
+    pub(crate) fn state(&self) -> Value {
+        let ran = self.call(&["state", &self.id]).ok();
+        serde_json::from_str(&ran).expect("state")
+    }
+
+    pub(crate) fn status(&self) -> String {
+        self.state()["status"].as_str().expect("status").to_owned()
+    }
+
+    /// The container's folder below a mounted cgroup controller; `None` when the host has it elsewhere.
+    pub(crate) fn cgroup(&self, controller: &str) -> Option<PathBuf> {
+        let v1 = Path::new("/sys/fs/cgroup").join(controller);
+        let base = if v1.is_dir() { v1 } else { PathBuf::from("/sys/fs/cgroup") };
+        Some(base.join("orlop").join(&self.id)).filter(|path| path.is_dir())
+    }
+
+    /// What of this container is still on the host.
+    pub(crate) fn left_behind(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        if self.root().join(&self.id).exists() {
+            left.push(format!("state {}", self.root().join(&self.id).display()));
+        }
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+        let folder = self.folder.path().to_str().expect("path");
+        left.extend(mounts.lines().filter(|line| line.contains(folder)).map(|line| format!("mount {line}")));
+        let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+        for base in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
+            let group = base.join("orlop").join(&self.id);
+            if group.exists() {
+                left.push(format!("cgroup {}", group.display()));
+            }
+        }
+        left
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let deleted = self.call(&["delete", "--force", &self.id]);
+        if !std::thread::panicking() {
+            assert_eq!(deleted.code, Some(0), "{}", deleted.stderr);
+            assert_eq!(self.left_behind(), Vec::<String>::new());
+        }
+    }
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Ran {
+        Ran {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Ran {
+    /// The output of a command that succeeded.
+    #[track_caller]
+    pub(crate) fn ok(self) -> String {
+        assert_eq!(self.code, Some(0), "{}{}", self.stdout, self.stderr);
+        self.stdout
+    }
+
+    /// The complaint of a command that failed.
+    #[track_caller]
+    pub(crate) fn error(self) -> String {
+        assert!(!matches!(self.code, Some(0)), "it succeeded: {}", self.stdout);
+        self.stderr
+    }
+}
+
+/// Waits for a condition, and fails when it does not come.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+pub(crate) fn make_rootfs(rootfs: &Path) {
+    for folder in ["bin", "etc", "tmp", "proc", "sys", "dev"] {
+        std::fs::create_dir_all(rootfs.join(folder)).expect("rootfs");
+    }
+    std::fs::copy("/bin/busybox", rootfs.join("bin/busybox")).expect("busybox");
+    for applet in APPLETS {
+        std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(applet)).expect("applet");
+    }
+    std::fs::write(rootfs.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:1000:1000::/home/web:/bin/sh\n")
+        .expect("passwd");
+}
+
+/// A container with all namespaces of its own, and nothing more than it needs.
+pub(crate) fn spec(script: &str) -> Value {
+    let mount = |destination: &str, kind: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": kind, "options": options});
+    let capabilities = json!(["CAP_CHOWN", "CAP_KILL", "CAP_SETUID", "CAP_SETGID"]);
+    json!({
+        "ociVersion": "1.3.0",
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "args": ["sh", "-c", script],
+            "env": ["PATH=/bin"],
+            "cwd": "/",
+            "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
+            "noNewPrivileges": true
+        },
+        "root": {"path": "rootfs"},
+        "hostname": "box",
+        "mounts": [
+            mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+            mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+            mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+            mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777"]),
+            mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+            mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+            mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "ro"])
+        ],
+        "linux": {
+            "namespaces": [
+                {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"},
+                {"type": "cgroup"}
+            ],
+            "resources": {"devices": [{"allow": false, "access": "rwm"}]},
+            "maskedPaths": ["/proc/keys", "/proc/acpi", "/proc/no-such-file"],
+            "readonlyPaths": ["/proc/sys", "/proc/no-such-file"]
+        }
+    })
+}

@@ -1,0 +1,127 @@
+//! The library as the shim uses it: in the process that stays the container's parent.
+
+mod common;
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use common::{Container, can_run, make_rootfs};
+use nix::sys::wait::{WaitStatus, waitpid};
+use orlop_runtime::{CreateOptions, ExecOptions, Rootfs, Runtime, Signal, Status, Stdio};
+
+fn stdio() -> (Stdio, File) {
+    let (output, input) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).expect("pipe");
+    let null: OwnedFd = File::open("/dev/null").expect("null").into();
+    let copy = input.try_clone().expect("pipe");
+    (Stdio::Fds { stdin: null, stdout: input, stderr: copy }, File::from(output))
+}
+
+fn text(mut output: File) -> String {
+    let mut text = String::new();
+    output.read_to_string(&mut text).expect("output");
+    text
+}
+
+#[test]
+fn detached_overlay() {
+    if !can_run() {
+        return;
+    }
+    let container = Container::new("cat /which /only; echo new > /written; rm /gone; ls /");
+    let folder = |name: &str| -> PathBuf {
+        let path = container.folder.path().join(name);
+        std::fs::create_dir_all(&path).expect("folder");
+        path
+    };
+    let (top, base, upper, work) = (folder("top"), folder("base"), folder("upper"), folder("work"));
+    make_rootfs(&base);
+    std::fs::write(base.join("which"), "base\n").expect("file");
+    std::fs::write(base.join("only"), "base\n").expect("file");
+    std::fs::write(base.join("gone"), "").expect("file");
+    std::fs::write(top.join("which"), "top\n").expect("file");
+    std::fs::remove_dir_all(container.rootfs()).expect("rootfs");
+    std::fs::create_dir(container.rootfs()).expect("rootfs");
+    container.write_config();
+
+    let runtime = Runtime::new(container.root());
+    let (stdio, output) = stdio();
+    let mut options = CreateOptions::new(&container.id, container.folder.path());
+    options.rootfs = Rootfs::Overlay { lower: vec![top, base.clone()], upper: Some(upper.clone()), work: Some(work) };
+    options.stdio = stdio;
+    let created = runtime.create(options).expect("create");
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    assert!(!mounts.contains(container.folder.path().to_str().expect("path")), "the host sees the overlay");
+    assert_eq!(runtime.state(&container.id).expect("state").status, Status::Created);
+    runtime.start(&container.id).expect("start");
+    let text = text(output);
+    assert!(text.starts_with("top\nbase\n"), "{text}");
+    assert!(!text.contains("gone") && text.contains("written"), "{text}");
+    assert_eq!(waitpid(created.pid, None).expect("wait"), WaitStatus::Exited(created.pid, 0));
+    assert_eq!(std::fs::read_to_string(upper.join("written")).expect("file"), "new\n");
+    assert!(base.join("gone").exists(), "layers are not written to");
+    runtime.delete(&container.id, false).expect("delete");
+}
+
+#[test]
+fn exec_and_kill() {
+    if !can_run() {
+        return;
+    }
+    let container = Container::new("sleep 1000");
+    container.write_config();
+    let runtime = Runtime::new(container.root());
+    let (first, _output) = stdio();
+    let mut options = CreateOptions::new(&container.id, container.folder.path());
+    options.stdio = first;
+    let created = runtime.create(options).expect("create");
+    runtime.start(&container.id).expect("start");
+
+    let mut process = runtime.config(&container.id).expect("config").process().clone().expect("process");
+    process.set_args(Some(["sh", "-c", "echo hello; exit 4"].map(str::to_owned).to_vec()));
+    let (second, output) = stdio();
+    let mut options = ExecOptions::new(process.clone());
+    options.stdio = second;
+    let started = runtime.exec(&container.id, options).expect("exec");
+    assert_eq!(text(output), "hello\n");
+    assert_eq!(waitpid(started.pid, None).expect("wait"), WaitStatus::Exited(started.pid, 4));
+
+    process.set_terminal(Some(true));
+    process.set_args(Some(["tty"].map(str::to_owned).to_vec()));
+    let started = runtime.exec(&container.id, ExecOptions::new(process)).expect("exec");
+    let mut master = File::from(started.terminal.expect("terminal"));
+    let mut bytes = Vec::new();
+    let _ = master.read_to_end(&mut bytes);
+    assert_eq!(bytes, b"/dev/pts/0\r\n");
+    waitpid(started.pid, None).expect("wait");
+
+    runtime.kill(&container.id, Signal::KILL, false).expect("kill");
+    let ended = waitpid(created.pid, None).expect("wait");
+    assert!(matches!(ended, WaitStatus::Signaled(_, nix::sys::signal::Signal::SIGKILL, _)), "{ended:?}");
+    assert_eq!(runtime.state(&container.id).expect("state").status, Status::Stopped);
+    assert!(runtime.list().expect("list").iter().any(|state| state.id == container.id));
+    runtime.delete(&container.id, false).expect("delete");
+    runtime.delete(&container.id, true).expect("a second delete with force is fine");
+}
+
+/// A container that waits holds nothing of what else its parent has open, or the reader of a pipe would wait
+/// for its end as long as it waits.
+#[test]
+fn a_waiting_container_holds_no_foreign_descriptors() {
+    if !can_run() {
+        return;
+    }
+    let container = Container::new("true");
+    container.write_config();
+    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).expect("pipe");
+    let runtime = Runtime::new(container.root());
+    let (stdio, _output) = stdio();
+    let mut options = CreateOptions::new(&container.id, container.folder.path());
+    options.stdio = stdio;
+    let created = runtime.create(options).expect("create");
+    drop(writer);
+    assert_eq!(text(File::from(reader)), "");
+    runtime.delete(&container.id, true).expect("delete");
+    waitpid(created.pid, None).expect("wait");
+}
