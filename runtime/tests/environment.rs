@@ -308,6 +308,29 @@ fn limits() {
     }
 }
 
+/// On a hybrid host a controller may live in the version 2 tree alone; the process is cloned into it.
+#[test]
+fn limits_in_both_versions() {
+    if !can_run() {
+        return;
+    }
+    let unified = std::path::Path::new("/sys/fs/cgroup/unified");
+    let controllers = std::fs::read_to_string(unified.join("cgroup.controllers")).unwrap_or_default();
+    if !controllers.contains("hugetlb") {
+        return println!("SKIP: no hybrid host with the hugetlb controller in version 2");
+    }
+    let resources =
+        json!({"devices": [], "pids": {"limit": 9}, "hugepageLimits": [{"pageSize": "2MB", "limit": 2_097_152}]});
+    let container = Container::new("exec sleep 1000").set("/linux/resources", resources);
+    container.create().ok();
+    let group = unified.join("orlop").join(&container.id);
+    assert_eq!(std::fs::read_to_string(group.join("hugetlb.2MB.max")).expect("limit").trim(), "2097152");
+    let pid = container.state()["pid"].to_string();
+    assert_eq!(std::fs::read_to_string(group.join("cgroup.procs")).expect("procs").trim(), pid);
+    container.start().ok();
+    assert!(container.exec("cat /proc/self/cgroup").ok().contains("0::/\n"));
+}
+
 #[test]
 fn memory_limit_kills() {
     if !can_run() {

@@ -108,3 +108,34 @@ pub(super) fn freeze(folder: &Path, frozen: bool) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel's verifier has the last word on the program.
+    #[test]
+    fn the_kernel_takes_the_device_program() {
+        let Ok(layout) = Layout::detect() else { return println!("SKIP: /proc/self/mountinfo cannot be read") };
+        let Some(mount) = layout.v2() else { return println!("SKIP: no cgroup2 is mounted") };
+        if !nix::unistd::geteuid().is_root() {
+            return println!("SKIP: needs root");
+        }
+        struct Removed(std::path::PathBuf);
+        impl Drop for Removed {
+            fn drop(&mut self) {
+                std::fs::remove_dir(&self.0).expect("remove cgroup");
+            }
+        }
+        let folder = Removed(mount.join(format!("orlop-test-devices-{}", std::process::id())));
+        std::fs::create_dir(&folder.0).expect("make cgroup");
+        let rules = r#"[{"allow":false},{"allow":true,"type":"b","major":8,"access":"r"},
+                        {"allow":false,"type":"c","major":10,"minor":200,"access":"w"}]"#;
+        let rules: Vec<_> = serde_json::from_str(rules).expect("test data");
+        for _ in 0..2 {
+            set_devices(&folder.0, &DevicePolicy::new(&rules)).expect("set devices");
+        }
+        let group = std::fs::File::open(&folder.0).expect("open cgroup");
+        assert_eq!(sys::device_programs(&group).expect("programs").len(), 1, "the old program is replaced");
+    }
+}
