@@ -49,4 +49,10 @@ pub enum Error {
         /// The system's error.
         source: std::io::Error,
     },
+    /// The database could not be opened, read or written.
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
+    /// The objects that every cluster has could not be made.
+    #[error("creating the cluster's first objects")]
+    Bootstrap(#[source] crate::status::Status),
 }

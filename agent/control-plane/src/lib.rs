@@ -3,23 +3,43 @@
 //! [`ControlPlane::start`] serves the Kubernetes REST API over TLS; its seam is that API and nothing else. The
 //! scheduler and the controllers work in the same process through the same [`registry`] that requests go through.
 
+mod admission;
 mod config;
+mod controllers;
 mod error;
+mod patch;
 mod pki;
+mod quantity;
+mod registry;
+mod scheduler;
+mod selectors;
+mod server;
+pub mod status;
+pub mod store;
+mod time;
+mod tokens;
+mod user;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub use config::Config;
 pub use error::Error;
 pub use pki::CertificateAndKey;
 
-/// A running control plane. Dropping it stops it at once; [`ControlPlane::shutdown`] does so in order.
+/// A running control plane. [`ControlPlane::shutdown`] stops it in order; dropping it stops it too, without waiting.
 #[derive(Debug)]
 pub struct ControlPlane {
     config: Config,
     local_addr: SocketAddr,
     authority: pki::Authority,
+    store: store::Store,
+    stop: CancellationToken,
+    tasks: TaskTracker,
 }
 
 impl ControlPlane {
@@ -28,13 +48,37 @@ impl ControlPlane {
     /// Returns when the API server accepts connections and the objects that every cluster has (namespaces, the
     /// `kubernetes` service) exist. Must run inside a tokio runtime.
     pub async fn start(config: Config) -> Result<Self, Error> {
+        config::private_dir(&config.state_dir).map_err(|source| Error::File {
+            step: "making",
+            path: config.state_dir.clone(),
+            source,
+        })?;
         let authority = pki::Authority::open(&config.pki_dir())?;
-        let listener = tokio::net::TcpListener::bind(config.listen)
-            .await
-            .map_err(|source| Error::Listen { address: config.listen, source })?;
-        let local_addr =
-            listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
-        Ok(Self { config, local_addr, authority })
+        let signer = Arc::new(tokens::Signer::open(&config.pki_dir())?);
+        let listen_error = |source| Error::Listen { address: config.listen, source };
+        let listener = tokio::net::TcpListener::bind(config.listen).await.map_err(listen_error)?;
+        let local_addr = listener.local_addr().map_err(listen_error)?;
+        let serving = pki::api_server(&authority, &config)?;
+        let tls = server::server_config(authority.certificate_pem(), &serving)?;
+        let client = pki::kubelet_client(&authority)?;
+        let kubelets = server::kubelet_client_config(authority.certificate_pem(), &client, config.verify_kubelets)?;
+        let resources: Vec<&'static str> = registry::resource::ALL.iter().map(|r| r.storage).collect();
+        let store = store::Store::open(&config.database(), &resources)?;
+        let registry = Arc::new(registry::Registry::new(store.clone(), config.service_cidr));
+        let address = SocketAddr::new(config.advertised(), local_addr.port());
+        let endpoint = controllers::Endpoint {
+            service_ip: config.kubernetes_service_ip(),
+            address: address.ip(),
+            port: address.port(),
+        };
+        controllers::bootstrap(&registry, endpoint).await.map_err(Error::Bootstrap)?;
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        controllers::start(&registry, authority.certificate_pem(), &stop, &tasks);
+        tasks.spawn(scheduler::run(Arc::clone(&registry), stop.clone()));
+        let api = Arc::new(server::Api { registry, signer, kubelets, stop: stop.clone(), address });
+        tasks.spawn(server::serve(api, listener, tls));
+        tasks.close();
+        Ok(Self { config, local_addr, authority, store, stop, tasks })
     }
 
     /// The address that the API server listens on, with the real port.
@@ -83,11 +127,21 @@ impl ControlPlane {
     }
 
     /// Stops accepting, ends watches, and closes the store with everything written.
-    pub async fn shutdown(self) {}
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        self.tasks.wait().await;
+        self.store.close().await;
+    }
 
     fn write_kubeconfig(&self, path: &Path, subject: pki::Subject<'_>) -> Result<(), Error> {
         let identity = self.authority.issue_client(subject)?;
         let text = pki::kubeconfig(&self.url(), self.ca_pem(), subject.user, &identity);
         pki::write_private(path, text.as_bytes())
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        self.stop.cancel();
     }
 }

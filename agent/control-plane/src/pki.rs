@@ -14,6 +14,7 @@ use rcgen::{
     date_time_ymd,
 };
 
+use crate::config::Config;
 use crate::error::Error;
 
 /// Validity of the CA in years.
@@ -127,8 +128,7 @@ fn ca_params() -> Result<CertificateParams, Error> {
     let mut params = CertificateParams::new(Vec::new()).map_err(certificate_error("the cluster's CA"))?;
     params.distinguished_name.push(DnType::CommonName, "orlop-ca");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages =
-        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     set_validity(&mut params, CA_YEARS);
     Ok(params)
 }
@@ -146,6 +146,30 @@ fn set_validity(params: &mut CertificateParams, years: i16) {
     let last_day = if month == 2 { day.min(28) } else { day };
     params.not_before = date_time_ymd(year, month, day);
     params.not_after = date_time_ymd(year + i32::from(years), month, last_day);
+}
+
+/// The API server's own certificate, for every name that clients reach it by.
+pub(crate) fn api_server(authority: &Authority, config: &Config) -> Result<CertificateAndKey, Error> {
+    let mut names: Vec<String> = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+        "127.0.0.1",
+        "::1",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    names.push(config.kubernetes_service_ip().to_string());
+    names.push(config.advertised().to_string());
+    if !config.listen.ip().is_unspecified() {
+        names.push(config.listen.ip().to_string());
+    }
+    names.extend(config.extra_sans.iter().cloned());
+    names.sort();
+    names.dedup();
+    authority.issue_server(Subject { user: "kube-apiserver", groups: &[] }, &names)
 }
 
 /// The certificate that the API server shows to kubelets; a kubelet lets `system:masters` in whatever it asks.

@@ -1,0 +1,241 @@
+//! What runs a controller: changes become keys, keys wait in a queue without doubles, and no key is worked on twice
+//! at once. A failure is tried again after a delay that doubles.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::registry::resource::Resource;
+use crate::registry::{Registry, name_of, namespace_of};
+use crate::status::Status;
+use crate::store::{Event, Key};
+
+/// Keys worked on at once.
+const WORKERS: usize = 8;
+const FIRST_RETRY: Duration = Duration::from_millis(20);
+const LAST_RETRY: Duration = Duration::from_mins(5);
+
+/// A change of an object that a controller watches.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Change<'a> {
+    pub(super) resource: &'static Resource,
+    pub(super) object: &'a Value,
+    pub(super) previous: Option<&'a Value>,
+    pub(super) deleted: bool,
+}
+
+/// A controller.
+pub(super) trait Reconciler: Send + Sync + 'static {
+    /// For the log.
+    const NAME: &'static str;
+
+    /// What it watches.
+    fn sources(&self) -> Vec<&'static Resource>;
+
+    /// Which objects a change makes it look at.
+    fn keys(&self, change: Change<'_>) -> Vec<Key>;
+
+    /// Looks at one object; returns when to look again if nothing changes.
+    fn reconcile(&self, key: &Key) -> impl Future<Output = Result<Option<Duration>, Status>> + Send;
+}
+
+/// The key of an object.
+pub(super) fn key_of(resource: &'static Resource, object: &Value) -> Key {
+    let (namespace, name) = (namespace_of(object).to_owned(), name_of(object).to_owned());
+    Key { resource: resource.storage, namespace, name }
+}
+
+/// Runs a controller until told to stop.
+pub(super) async fn run<R: Reconciler>(reconciler: R, registry: Arc<Registry>, stop: CancellationToken) {
+    let reconciler = Arc::new(reconciler);
+    let (sender, mut keys) = mpsc::unbounded_channel();
+    let mut watchers = JoinSet::new();
+    for resource in reconciler.sources() {
+        watchers.spawn(follow(Arc::clone(&reconciler), Arc::clone(&registry), resource, sender.clone()));
+    }
+    let mut queue = Queue::default();
+    let mut work: JoinSet<(Key, Result<Option<Duration>, Status>)> = JoinSet::new();
+    loop {
+        while work.len() < WORKERS
+            && let Some(key) = queue.take()
+        {
+            let reconciler = Arc::clone(&reconciler);
+            work.spawn(async move {
+                let result = reconciler.reconcile(&key).await;
+                (key, result)
+            });
+        }
+        tokio::select! {
+            Some(key) = keys.recv() => {
+                queue.add(key);
+                while let Ok(key) = keys.try_recv() {
+                    queue.add(key);
+                }
+            }
+            Some(done) = work.join_next() => match done {
+                Ok((key, result)) => {
+                    if let Err(error) = &result {
+                        tracing::debug!(controller = R::NAME, name = key.name, namespace = key.namespace, %error, "will try again");
+                    }
+                    queue.done(key, result.map_err(drop));
+                }
+                // The key stays marked as running: one that panics is not tried again.
+                Err(error) => tracing::error!(controller = R::NAME, %error, "a reconciliation panicked"),
+            },
+            () = queue.wait() => queue.wake(),
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+async fn follow<R: Reconciler>(
+    reconciler: Arc<R>,
+    registry: Arc<Registry>,
+    resource: &'static Resource,
+    sender: mpsc::UnboundedSender<Key>,
+) {
+    loop {
+        let listing = registry.store.list(resource.storage, None);
+        let mut watcher = registry.store.watch(resource.storage, listing.revision);
+        let mut all: HashSet<Key> = HashSet::new();
+        for object in &listing.items {
+            all.extend(reconciler.keys(Change { resource, object, previous: None, deleted: false }));
+        }
+        for key in all {
+            if sender.send(key).is_err() {
+                return;
+            }
+        }
+        // Too far behind: start over from a list.
+        while let Ok(events) = watcher.next().await {
+            for event in events {
+                for key in reconciler.keys(change_of(resource, &event)) {
+                    if sender.send(key).is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn change_of<'a>(resource: &'static Resource, event: &'a Event) -> Change<'a> {
+    Change { resource, object: &event.value, previous: event.previous.as_deref(), deleted: event.deleted }
+}
+
+/// Keys that wait, that are worked on, and that are due later.
+#[derive(Debug, Default)]
+struct Queue {
+    ready: VecDeque<Key>,
+    queued: HashSet<Key>,
+    running: HashSet<Key>,
+    /// Changed while they were worked on.
+    again: HashSet<Key>,
+    later: BTreeSet<(Instant, Key)>,
+    failures: HashMap<Key, u32>,
+}
+
+impl Queue {
+    fn add(&mut self, key: Key) {
+        if self.running.contains(&key) {
+            self.again.insert(key);
+        } else if self.queued.insert(key.clone()) {
+            self.ready.push_back(key);
+        }
+    }
+
+    fn take(&mut self) -> Option<Key> {
+        let key = self.ready.pop_front()?;
+        self.queued.remove(&key);
+        self.running.insert(key.clone());
+        Some(key)
+    }
+
+    fn done(&mut self, key: Key, result: Result<Option<Duration>, ()>) {
+        self.running.remove(&key);
+        let delay = match result {
+            Ok(delay) => {
+                self.failures.remove(&key);
+                delay
+            }
+            Err(()) => {
+                let failures = self.failures.entry(key.clone()).or_default();
+                *failures += 1;
+                Some(LAST_RETRY.min(FIRST_RETRY.saturating_mul(1 << (*failures).min(16))))
+            }
+        };
+        if let Some(delay) = delay {
+            self.later.retain(|(_, waiting)| *waiting != key);
+            self.later.insert((Instant::now() + delay, key.clone()));
+        }
+        if self.again.remove(&key) {
+            self.add(key);
+        }
+    }
+
+    /// Until a key is due; for ever when none will be.
+    async fn wait(&self) {
+        match self.later.first() {
+            Some((due, _)) => tokio::time::sleep_until(*due).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn wake(&mut self) {
+        let now = Instant::now();
+        while let Some((due, _)) = self.later.first()
+            && *due <= now
+            && let Some((_, key)) = self.later.pop_first()
+        {
+            self.add(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        Key { resource: "core/pods", namespace: String::new(), name: name.to_owned() }
+    }
+
+    #[tokio::test]
+    async fn a_key_is_never_worked_on_twice_at_once_and_no_change_is_lost() {
+        let mut queue = Queue::default();
+        queue.add(key("a"));
+        queue.add(key("a"));
+        let taken = queue.take().unwrap();
+        assert_eq!(queue.take(), None, "added twice, queued once");
+        queue.add(key("a"));
+        assert_eq!(queue.take(), None, "not while it is worked on");
+        queue.done(taken, Ok(None));
+        assert_eq!(queue.take(), Some(key("a")), "but after");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_tried_again_later_and_later() {
+        let mut queue = Queue::default();
+        let mut delays = Vec::new();
+        for _ in 0..3 {
+            queue.add(key("a"));
+            let taken = queue.take().unwrap();
+            queue.done(taken, Err(()));
+            let before = Instant::now();
+            queue.wait().await;
+            delays.push(before.elapsed());
+            queue.wake();
+            assert!(queue.queued.contains(&key("a")));
+            let taken = queue.take().unwrap();
+            queue.running.remove(&taken);
+        }
+        assert!(delays[0] < delays[1] && delays[1] < delays[2]);
+    }
+}
