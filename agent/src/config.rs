@@ -64,11 +64,7 @@ pub struct LogRotation {
 
 impl Config {
     /// The kubelet's defaults for a node of this name.
-    pub fn new(
-        node_name: impl Into<String>,
-        state_dir: impl Into<PathBuf>,
-        cri_socket: impl Into<PathBuf>,
-    ) -> Self {
+    pub fn new(node_name: impl Into<String>, state_dir: impl Into<PathBuf>, cri_socket: impl Into<PathBuf>) -> Self {
         Self {
             node_name: node_name.into(),
             state_dir: state_dir.into(),
@@ -90,10 +86,7 @@ impl Config {
             taints: Vec::new(),
             cgroup_root: "/".to_owned(),
             pod_logs_dir: PathBuf::from("/var/log/pods"),
-            log_rotation: LogRotation {
-                max_size: 10 << 20,
-                max_files: 5,
-            },
+            log_rotation: LogRotation { max_size: 10 << 20, max_files: 5 },
         }
     }
 }

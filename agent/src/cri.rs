@@ -29,11 +29,7 @@ pub struct CriError {
 
 impl CriError {
     fn new(call: &'static str, status: &Status) -> Self {
-        Self {
-            call,
-            code: status.code(),
-            message: status.message().to_owned(),
-        }
+        Self { call, code: status.code(), message: status.message().to_owned() }
     }
 
     /// The object is not there (any more).
@@ -65,19 +61,13 @@ impl Cri {
     pub(crate) fn new(socket: &Path) -> Self {
         let socket: PathBuf = socket.to_owned();
         // The URI is never looked up: the connector always dials the socket.
-        let channel = Endpoint::from_static("http://localhost").connect_with_connector_lazy(
-            tower::service_fn(move |_: Uri| {
+        let channel =
+            Endpoint::from_static("http://localhost").connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
                 let socket = socket.clone();
-                async move {
-                    tokio::net::UnixStream::connect(socket)
-                        .await
-                        .map(TokioIo::new)
-                }
-            }),
-        );
+                async move { tokio::net::UnixStream::connect(socket).await.map(TokioIo::new) }
+            }));
         Self {
-            runtime: RuntimeServiceClient::new(channel.clone())
-                .max_decoding_message_size(MAX_MESSAGE),
+            runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             images: ImageServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
         }
     }
@@ -108,22 +98,15 @@ impl Cri {
     }
 
     /// Pulls an image; no deadline of ours, since a pull takes as long as the network needs.
-    pub(crate) async fn pull_image(
-        &self,
-        request: v1::PullImageRequest,
-    ) -> Result<v1::PullImageResponse, CriError> {
+    pub(crate) async fn pull_image(&self, request: v1::PullImageRequest) -> Result<v1::PullImageResponse, CriError> {
         let answer = self.images.clone().pull_image(request).await;
-        answer
-            .map(tonic::Response::into_inner)
-            .map_err(|s| CriError::new("PullImage", &s))
+        answer.map(tonic::Response::into_inner).map_err(|s| CriError::new("PullImage", &s))
     }
 
     /// Stops a container: the runtime waits up to `grace_seconds` before it kills.
     pub(crate) async fn stop_container(&self, id: &str, grace_seconds: i64) -> Result<(), CriError> {
-        let mut request = tonic::Request::new(v1::StopContainerRequest {
-            container_id: id.to_owned(),
-            timeout: grace_seconds,
-        });
+        let mut request =
+            tonic::Request::new(v1::StopContainerRequest { container_id: id.to_owned(), timeout: grace_seconds });
         request.set_timeout(CALL_TIMEOUT + Duration::from_secs(grace_seconds.max(0) as u64));
         match self.runtime.clone().stop_container(request).await {
             Ok(_) => Ok(()),
@@ -149,22 +132,12 @@ impl Cri {
             request.set_timeout(timeout + Duration::from_secs(10));
         }
         let answer = self.runtime.clone().exec_sync(request).await;
-        answer
-            .map(tonic::Response::into_inner)
-            .map_err(|s| CriError::new("ExecSync", &s))
+        answer.map(tonic::Response::into_inner).map_err(|s| CriError::new("ExecSync", &s))
     }
 
     /// The stream of container events.
-    pub(crate) async fn events(
-        &self,
-    ) -> Result<tonic::Streaming<v1::ContainerEventResponse>, CriError> {
-        let answer = self
-            .runtime
-            .clone()
-            .get_container_events(v1::GetEventsRequest {})
-            .await;
-        answer
-            .map(tonic::Response::into_inner)
-            .map_err(|s| CriError::new("GetContainerEvents", &s))
+    pub(crate) async fn events(&self) -> Result<tonic::Streaming<v1::ContainerEventResponse>, CriError> {
+        let answer = self.runtime.clone().get_container_events(v1::GetEventsRequest {}).await;
+        answer.map(tonic::Response::into_inner).map_err(|s| CriError::new("GetContainerEvents", &s))
     }
 }

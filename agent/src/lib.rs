@@ -6,11 +6,34 @@
 //! `server` is the HTTPS API on port 10250.
 
 mod agent;
+mod backoff;
 mod cgroups;
 mod config;
+mod container;
+mod context;
 mod cri;
+mod dns;
+mod downward;
+mod env;
 mod error;
+mod events;
+mod hosts;
+mod http;
+mod images;
+mod logs;
+mod node;
+mod objects;
+mod pods;
+mod probes;
+mod quantity;
+mod resources;
+mod server;
+mod services;
+mod sync;
+mod volumes;
 
 pub use agent::Agent;
+pub use cgroups::CgroupError;
 pub use config::{Config, LogRotation};
+pub use cri::CriError;
 pub use error::Error;

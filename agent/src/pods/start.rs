@@ -1,0 +1,403 @@
+//! Carrying out a worker's decisions: volumes, the sandbox, containers.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::node::v1::RuntimeClass;
+use kube::Api;
+use orlop_proto::v1;
+
+use super::actions::Actions;
+use super::display_name;
+use super::reasons::Waiting;
+use super::runtime::timestamp;
+use super::terminate::Stop;
+use super::worker::{SyncError, Worker};
+use crate::backoff::go_seconds;
+use crate::container::config::{ContainerInput, hosts_file};
+use crate::container::{self, hash, hooks};
+use crate::dns::{ClusterDns, Resolver, pod_dns};
+use crate::env::{self, Sources};
+use crate::events::{container_reference, pod_reference};
+use crate::hosts;
+use crate::images;
+use crate::objects::Snapshot;
+use crate::probes::Kind;
+use crate::resources::{Qos, all_containers, init_containers, is_sidecar};
+use crate::volumes::SetUp;
+
+/// How long a sync waits for objects it never heard of.
+const OBJECT_PATIENCE: Duration = Duration::from_secs(5);
+const SERVICES_PATIENCE: Duration = Duration::from_secs(10);
+/// The pause after a start that failed for another reason than a crash.
+const START_RETRY: Duration = Duration::from_secs(10);
+/// After a failed pull the back-off shows soon.
+const PULL_RETRY: Duration = Duration::from_secs(3);
+
+fn file_error(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> SyncError {
+    let path = path.to_owned();
+    move |source| SyncError::File { action, path, source }
+}
+
+impl Worker {
+    /// Makes the pod's volumes before containers start, and brings them up to date later.
+    pub(super) async fn refresh_volumes(&mut self, starting: bool) -> Result<(), SyncError> {
+        let objects = Self::interruptible(&self.desired, self.objects.snapshot(OBJECT_PATIENCE)).await?;
+        let api = self.ctx.api();
+        let refresh = self.tokens.refresh(api, &self.pod);
+        let renewed = Self::interruptible(&self.desired, refresh).await?;
+        let current = self
+            .made_from
+            .as_ref()
+            .is_some_and(|(snapshot, pod)| snapshot.same_as(&objects) && std::sync::Arc::ptr_eq(pod, &self.pod));
+        if current && !renewed && !starting {
+            return Ok(());
+        }
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(&self.pod_dir)
+            .map_err(file_error("make", &self.pod_dir))?;
+        let around = self.ctx.surroundings(&self.pod_ips());
+        let set_up =
+            SetUp { pod_dir: &self.pod_dir, pod: &self.pod, objects: &objects, around: &around, tokens: &self.tokens };
+        match set_up.run() {
+            Ok(volumes) => {
+                self.volumes = volumes;
+                self.made_from = Some((objects, std::sync::Arc::clone(&self.pod)));
+                Ok(())
+            }
+            Err(errors) => {
+                for error in errors {
+                    let reference = pod_reference(&self.pod);
+                    self.ctx.events.warning(reference, "FailedMount", error.to_string());
+                }
+                Err(SyncError::Volumes)
+            }
+        }
+    }
+
+    /// Does what was decided; true when something changed for the better.
+    pub(super) async fn carry_out(&mut self, actions: Actions) -> Result<bool, SyncError> {
+        if actions.stop_pod {
+            if actions.create_sandbox.is_some() {
+                let text = "Pod sandbox changed, it will be killed and re-created.";
+                self.ctx.events.normal(pod_reference(&self.pod), "SandboxChanged", text);
+            }
+            self.stop_everything(self.grace()).await?;
+        }
+        for kill in &actions.kill {
+            let reference = container_reference(&self.pod, &kill.name);
+            self.ctx.events.normal(reference, "Killing", kill.message.clone());
+            self.stopper(self.kill_grace(&kill.name, kill.probe)).stop_one(&kill.name, &kill.id).await?;
+        }
+        let mut progress = !actions.kill.is_empty();
+        if let Some(attempt) = actions.create_sandbox {
+            self.ctx.cgroups.ensure_pod(&self.uid, &self.spec)?;
+            self.create_sandbox(attempt).await?;
+            self.observe(false).await?;
+            // Volumes with the pod's address were made before it had one.
+            self.refresh_volumes(true).await?;
+            progress = true;
+        }
+        for name in &actions.start {
+            let container = all_containers(&self.spec).find(|c| c.name == *name).cloned();
+            if let Some(container) = container {
+                progress |= self.start(&container).await?;
+            }
+        }
+        Ok(progress)
+    }
+
+    pub(super) fn grace(&self) -> i64 {
+        self.spec.termination_grace_period_seconds.unwrap_or(30)
+    }
+
+    fn kill_grace(&self, name: &str, probe: Option<Kind>) -> i64 {
+        let container = all_containers(&self.spec).find(|c| c.name == *name);
+        let of_probe = container.zip(probe).and_then(|(c, kind)| kind.of(c));
+        let own = of_probe.and_then(|p| p.termination_grace_period_seconds);
+        own.unwrap_or_else(|| self.grace())
+    }
+
+    fn sandbox_config(&self, attempt: u32) -> Result<v1::PodSandboxConfig, SyncError> {
+        let config = &self.ctx.config;
+        let meta = &self.pod.metadata;
+        let name = meta.name.as_deref().unwrap_or_default();
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        let hostname =
+            hosts::sandbox_hostname(name, namespace, &self.spec, &config.cluster_domain).map_err(SyncError::Sandbox)?;
+        let host = fs::read_to_string(&config.resolv_conf).unwrap_or_default();
+        let cluster = ClusterDns { servers: &config.cluster_dns, domain: &config.cluster_domain };
+        let dns = pod_dns(name, namespace, &self.spec, cluster, &Resolver::parse(&host));
+        if let Some((reason, message)) = dns.warning.filter(|_| self.runtime.is_empty()) {
+            self.ctx.events.warning(pod_reference(&self.pod), reason, message);
+        }
+        Ok(container::sandbox_config(container::SandboxInput {
+            pod: &self.pod,
+            spec: &self.spec,
+            attempt,
+            hostname,
+            dns: dns.config,
+            log_dir: self.log_dir.clone(),
+            cgroup_parent: self.ctx.cgroups.pod_path(&self.uid, Qos::of(&self.spec)),
+        }))
+    }
+
+    async fn create_sandbox(&mut self, attempt: u32) -> Result<(), SyncError> {
+        let fail = |text: String| {
+            let message = format!("Failed to create pod sandbox: {text}");
+            self.ctx.events.warning(pod_reference(&self.pod), "FailedCreatePodSandBox", message);
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&self.log_dir)
+            .map_err(file_error("make", &self.log_dir))?;
+        let config = self.sandbox_config(attempt).inspect_err(|e| fail(e.to_string()))?;
+        let runtime_handler = self.runtime_handler().await.inspect_err(|e| fail(e.to_string()))?;
+        let request = v1::RunPodSandboxRequest { config: Some(config), runtime_handler };
+        let made = self.ctx.cri.run_pod_sandbox(request).await;
+        made.inspect_err(|e| fail(e.to_string()))?;
+        Ok(())
+    }
+
+    async fn runtime_handler(&self) -> Result<String, SyncError> {
+        let Some(class) = self.spec.runtime_class_name.as_deref().filter(|c| !c.is_empty()) else {
+            return Ok(String::new());
+        };
+        let missing = || SyncError::Sandbox(format!("runtimeclass.node.k8s.io \"{class}\" not found"));
+        let client = self.ctx.api().ok_or_else(missing)?;
+        let api: Api<RuntimeClass> = Api::all(client.clone());
+        match api.get_opt(class).await {
+            Ok(Some(found)) => Ok(found.handler),
+            Ok(None) => Err(missing()),
+            Err(e) => Err(SyncError::Sandbox(e.to_string())),
+        }
+    }
+
+    /// Starts one container, unless its back-off is not over; true when it runs.
+    async fn start(&mut self, container: &Container) -> Result<bool, SyncError> {
+        if self.crash_backoff(container) {
+            return Ok(false);
+        }
+        match self.try_start(container).await {
+            Ok(()) => {
+                self.reasons.clear(&container.name);
+                Ok(true)
+            }
+            Err(StartError::Waiting(waiting)) => {
+                let retry = match waiting.reason {
+                    "ErrImagePull" => PULL_RETRY,
+                    "ImagePullBackOff" => self.pulls.next_try(Timestamp::now()).unwrap_or(PULL_RETRY),
+                    // What failed after its start has ended and is subject to the crash back-off.
+                    "RunContainerError" | "PostStartHookError" => Duration::ZERO,
+                    _ => START_RETRY,
+                };
+                self.reasons.set(&container.name, waiting, retry);
+                Ok(false)
+            }
+            Err(StartError::Sync(error)) => Err(error),
+        }
+    }
+
+    /// Whether the container has to wait because it ended before; otherwise the next wait grows.
+    fn crash_backoff(&mut self, container: &Container) -> bool {
+        let Some(record) = self.runtime.newest(&container.name).filter(|r| r.has_ended()) else {
+            return false;
+        };
+        let ended_well = record.status.exit_code == 0;
+        let once = init_containers(&self.spec).iter().any(|c| c.name == container.name && !is_sidecar(c));
+        if once && ended_well {
+            return false;
+        }
+        let now = Timestamp::now();
+        let finished = timestamp(record.status.finished_at).unwrap_or(now);
+        let key = format!("{}/{}", container.name, hash(container));
+        let Some(wait) = self.crashes.waiting(&key, finished, now) else {
+            self.crashes.raise(key, finished, now);
+            return false;
+        };
+        let who = format!("container={} pod={}", container.name, display_name(&self.pod));
+        let waiting = Waiting {
+            reason: "CrashLoopBackOff",
+            message: format!("back-off {} restarting failed {who}", go_seconds(wait.delay)),
+        };
+        let reference = container_reference(&self.pod, &container.name);
+        let text =
+            format!("Back-off restarting failed container {} in pod {}", container.name, display_name(&self.pod));
+        self.ctx.events.warning(reference, "BackOff", text);
+        self.reasons.set(&container.name, waiting, wait.left);
+        true
+    }
+
+    async fn try_start(&mut self, container: &Container) -> Result<(), StartError> {
+        let attempt = self.next_attempt(&container.name);
+        let Some(sandbox) = self.runtime.sandbox().filter(|s| s.ready).cloned() else {
+            return Err(SyncError::Sandbox("the sandbox is gone".to_owned()).into());
+        };
+        let config = self.sandbox_config(sandbox.attempt)?;
+        let objects = self.made_from.as_ref().map(|(objects, _)| objects.clone()).unwrap_or_default();
+        let image = self.image(container, &config, &objects).await?;
+        let container_config = self.container_config(container, &image, attempt, &objects).await?;
+        self.write_hosts()?;
+        let request = v1::CreateContainerRequest {
+            pod_sandbox_id: sandbox.id,
+            config: Some(container_config),
+            sandbox_config: Some(config),
+        };
+        let created = self.ctx.cri.create_container(request).await;
+        let id = created.map_err(|e| self.start_failed(container, "CreateContainerError", e.to_string()))?.container_id;
+        let reference = || container_reference(&self.pod, &container.name);
+        self.ctx.events.normal(reference(), "Created", "Container created");
+        let request = v1::StartContainerRequest { container_id: id.clone() };
+        if let Err(error) = self.ctx.cri.start_container(request).await {
+            return Err(self.start_failed(container, "RunContainerError", error.to_string()));
+        }
+        self.ctx.events.normal(reference(), "Started", "Container started");
+        self.post_start(container, &id).await
+    }
+
+    fn start_failed(&self, container: &Container, reason: &'static str, message: String) -> StartError {
+        let reference = container_reference(&self.pod, &container.name);
+        self.ctx.events.warning(reference, "Failed", format!("Error: {message}"));
+        Waiting { reason, message }.into()
+    }
+
+    async fn image(
+        &mut self,
+        container: &Container,
+        sandbox: &v1::PodSandboxConfig,
+        objects: &Snapshot,
+    ) -> Result<v1::Image, StartError> {
+        let missing = images::pull_secrets_missing(&self.pod, objects);
+        if !missing.is_empty() {
+            let text = format!(
+                "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+                missing.join(", ")
+            );
+            let reference = pod_reference(&self.pod);
+            self.ctx.events.warning(reference, "FailedToRetrieveImagePullSecret", text);
+        }
+        let request = images::Request { pod: &self.pod, container, sandbox, objects };
+        let work = images::ensure(&self.ctx.cri, &self.ctx.events, &mut self.pulls, request);
+        let ensured = Self::interruptible(&self.desired, work).await?;
+        ensured.map_err(|e| Waiting { reason: e.reason, message: e.message }.into())
+    }
+
+    async fn container_config(
+        &self,
+        container: &Container,
+        image: &v1::Image,
+        attempt: u32,
+        objects: &Snapshot,
+    ) -> Result<v1::ContainerConfig, StartError> {
+        let mut listed = self.ctx.services.subscribe();
+        let wait = tokio::time::timeout(SERVICES_PATIENCE, listed.wait_for(|l| *l));
+        let waited = Self::interruptible(&self.desired, wait).await?;
+        if waited.is_err() {
+            return Err(SyncError::Services.into());
+        }
+        let namespace = self.pod.metadata.namespace.as_deref().unwrap_or_default();
+        let links = self.spec.enable_service_links != Some(false);
+        let services = self.ctx.services.environment(namespace, links);
+        let around = self.ctx.surroundings(&self.pod_ips());
+        let env =
+            env::environment(Sources { pod: &self.pod, container, around: &around, objects, services: &services });
+        let built = env.and_then(|env| {
+            ContainerInput {
+                pod: &self.pod,
+                spec: &self.spec,
+                container,
+                image,
+                attempt,
+                env,
+                volumes: &self.volumes,
+                pod_dir: &self.pod_dir,
+                state_dir: &self.ctx.config.state_dir,
+                node: self.ctx.facts,
+            }
+            .build()
+        });
+        built.map_err(|message| self.start_failed(container, "CreateContainerConfigError", message))
+    }
+
+    /// One more than any attempt the runtime, the status or the log folder knows of.
+    fn next_attempt(&self, name: &str) -> u32 {
+        let known = self.runtime.of(name).map(|r| r.attempt()).max();
+        let lists = [&self.status.init_container_statuses, &self.status.container_statuses];
+        let told = lists.into_iter().flatten().flatten().find(|s| s.name == name);
+        let told = told.filter(|s| s.container_id.is_some() || s.last_state.is_some());
+        let told = told.map(|s| s.restart_count.max(0) as u32);
+        let logged = crate::logs::newest_attempt(&self.log_dir.join(name));
+        known.max(told).max(logged).map_or(0, |n| n + 1)
+    }
+
+    fn write_hosts(&self) -> Result<(), SyncError> {
+        let path = hosts_file(&self.pod_dir);
+        let aliases = self.spec.host_aliases.as_deref().unwrap_or_default();
+        let text = if self.spec.host_network == Some(true) {
+            hosts::host_network_hosts(&fs::read_to_string("/etc/hosts").unwrap_or_default(), aliases)
+        } else {
+            let meta = &self.pod.metadata;
+            let name = hosts::hostname(meta.name.as_deref().unwrap_or_default(), &self.spec);
+            let namespace = meta.namespace.as_deref().unwrap_or_default();
+            let domain = &self.ctx.config.cluster_domain;
+            let fqdn = hosts::fqdn(&name, namespace, &self.spec, domain);
+            hosts::pod_hosts(&self.pod_ips(), &name, fqdn.as_deref(), aliases)
+        };
+        // In place: running containers have this very file mounted.
+        fs::write(&path, text).map_err(file_error("write", &path))
+    }
+
+    async fn post_start(&mut self, container: &Container, id: &str) -> Result<(), StartError> {
+        let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else {
+            return Ok(());
+        };
+        let ip = self.pod_ips().into_iter().next().unwrap_or_default();
+        let work = hooks::run(&self.ctx.cri, hook, container, id, &ip);
+        let Err(message) = Self::interruptible(&self.desired, work).await? else {
+            return Ok(());
+        };
+        tracing::info!(container = container.name, message, "postStart hook failed");
+        let reference = || container_reference(&self.pod, &container.name);
+        self.ctx.events.warning(reference(), "FailedPostStartHook", "PostStartHook failed");
+        self.ctx.events.normal(reference(), "Killing", "FailedPostStartHook");
+        self.stopper(self.grace()).stop_one(&container.name, id).await.map_err(SyncError::from)?;
+        Err(Waiting { reason: "PostStartHookError", message: "PostStartHook failed".to_owned() }.into())
+    }
+
+    pub(super) fn stopper(&self, grace: i64) -> Stop {
+        Stop {
+            cri: self.ctx.cri.clone(),
+            events: self.ctx.events.clone(),
+            pod: std::sync::Arc::clone(&self.pod),
+            pod_ip: self.pod_ips().into_iter().next().unwrap_or_default(),
+            grace,
+        }
+    }
+}
+
+/// A container that could not be started.
+enum StartError {
+    /// The container waits, with a reason for its status.
+    Waiting(Waiting),
+    /// The pod as a whole cannot go on.
+    Sync(SyncError),
+}
+
+impl From<Waiting> for StartError {
+    fn from(waiting: Waiting) -> Self {
+        Self::Waiting(waiting)
+    }
+}
+
+impl From<SyncError> for StartError {
+    fn from(error: SyncError) -> Self {
+        Self::Sync(error)
+    }
+}
