@@ -82,7 +82,7 @@ fn watch(folder: &Path) -> std::io::Result<AsyncFd<Watch>> {
         | AddWatchFlags::IN_DELETE
         | AddWatchFlags::IN_ONLYDIR;
     inotify.add_watch(folder, flags)?;
-    AsyncFd::register(Watch(inotify))
+    Ok(AsyncFd::register(Watch(inotify))?)
 }
 
 async fn changed(watch: &AsyncFd<Watch>) {
