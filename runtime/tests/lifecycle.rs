@@ -268,3 +268,24 @@ fn a_failing_hook_fails_create() {
     let container = Container::new("true").set("/hooks", hooks);
     assert!(container.create().error().contains("not done within 1 s"));
 }
+
+/// The folder that holds containers without a cgroupsPath goes with the last of them, whoever made it.
+#[test]
+fn the_default_parent_cgroup_is_made_again_when_it_went() {
+    if !can_run() {
+        return;
+    }
+    let workers: Vec<_> = (0..4)
+        .map(|_| {
+            std::thread::spawn(|| {
+                for _ in 0..5 {
+                    let container = Container::new("true");
+                    container.run().ok();
+                }
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.join().expect("containers");
+    }
+}

@@ -28,6 +28,9 @@ use crate::error::{Context, Error, Failure};
 use devices::DevicePolicy;
 use limits::Setting;
 
+/// Where containers go whose configuration does not say. The folder is removed with the last of them.
+const DEFAULT_PARENT: &str = "orlop";
+
 /// How long a group may take to empty after its processes were killed.
 const EMPTY_WITHIN: Duration = Duration::from_secs(10);
 
@@ -94,7 +97,7 @@ impl Entrance {
 /// Where the container goes below every hierarchy's mount point. A relative path begins there too.
 pub(crate) fn relative_path(cgroups_path: Option<&Path>, id: &str) -> Result<PathBuf, Error> {
     let Some(path) = cgroups_path.filter(|path| !path.as_os_str().is_empty()) else {
-        return Ok(Path::new("orlop").join(id));
+        return Ok(Path::new(DEFAULT_PARENT).join(id));
     };
     let mut relative = PathBuf::new();
     for component in path.components() {
@@ -133,10 +136,7 @@ impl Cgroups {
     /// Makes the groups and sets their limits.
     pub(crate) fn create(&self, resources: Option<&LinuxResources>) -> Result<(), Error> {
         for group in &self.0 {
-            match group.version {
-                Version::V1 => v1::make(group)?,
-                Version::V2 => v2::make(group)?,
-            }
+            make(group)?;
         }
         if let Some(resources) = resources {
             self.apply(resources)?;
@@ -309,11 +309,28 @@ impl Cgroups {
     }
 }
 
+/// Makes the group's folder and those above it. A folder above may go while we are at it, with the last
+/// container of somebody else: then again from the top.
+fn make(group: &Group) -> Result<(), Failure> {
+    let mut attempts = 0;
+    loop {
+        let made = match group.version {
+            Version::V1 => v1::make(group),
+            Version::V2 => v2::make(group),
+        };
+        match made {
+            Err(failure) if failure.errno == Errno::ENOENT as i32 && attempts < 100 => attempts += 1,
+            result => return result,
+        }
+    }
+}
+
 fn group(version: Version, mount: &Path, controllers: Vec<String>, relative: &Path) -> Group {
     let mut top = mount.to_path_buf();
     for component in relative {
         top.push(component);
-        if !top.is_dir() {
+        let is_ours = relative.parent() == Some(Path::new(DEFAULT_PARENT));
+        if is_ours || !top.is_dir() {
             break;
         }
     }
