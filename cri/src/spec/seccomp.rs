@@ -67,13 +67,13 @@ mod tests {
     fn saying_nothing_is_the_default_and_odd_names_are_refused() {
         let capabilities = LinuxCapabilities::default();
         let none = v1::LinuxContainerSecurityContext::default();
-        let profile_of = |security| profile(security, &capabilities);
-        let default = profile_of(&none).unwrap().unwrap();
+        let profile_of = |security: v1::LinuxContainerSecurityContext| profile(&security, &capabilities);
+        let default = profile_of(none).unwrap().unwrap();
         assert_eq!(default.default_action(), LinuxSeccompAction::ScmpActErrno);
-        assert_eq!(profile_of(&security(ProfileType::RuntimeDefault, "")).unwrap().unwrap(), default);
-        assert!(profile_of(&security(ProfileType::Unconfined, "")).unwrap().is_none());
+        assert_eq!(profile_of(security(ProfileType::RuntimeDefault, "")).unwrap().unwrap(), default);
+        assert!(profile_of(security(ProfileType::Unconfined, "")).unwrap().is_none());
         for name in ["", "x.json", "localhost/", "/proc/../etc/x", "/dev/zero", "/nonexistent"] {
-            assert!(profile_of(&security(ProfileType::Localhost, name)).is_err(), "{name:?}");
+            assert!(profile_of(security(ProfileType::Localhost, name)).is_err(), "{name:?}");
         }
     }
 }
