@@ -93,8 +93,6 @@ impl Cri {
         runtime.list_container_stats = "ListContainerStats": ListContainerStatsRequest -> ListContainerStatsResponse;
         images.list_images = "ListImages": ListImagesRequest -> ListImagesResponse;
         images.image_status = "ImageStatus": ImageStatusRequest -> ImageStatusResponse;
-        images.remove_image = "RemoveImage": RemoveImageRequest -> RemoveImageResponse;
-        images.image_fs_info = "ImageFsInfo": ImageFsInfoRequest -> ImageFsInfoResponse;
     }
 
     /// Pulls an image; no deadline of ours, since a pull takes as long as the network needs.

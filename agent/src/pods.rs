@@ -3,6 +3,7 @@
 mod actions;
 mod admission;
 mod conditions;
+mod inotify;
 pub(crate) mod manager;
 mod mirror;
 mod post;

@@ -63,7 +63,8 @@ fn digits(text: &str) -> Option<i128> {
     if text.is_empty() {
         return Some(0);
     }
-    text.parse().ok()
+    // `parse` alone would take a sign.
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 /// The factor of a suffix, as numerator and denominator.

@@ -29,6 +29,7 @@ const MAX_NAMES: usize = 5;
 pub(super) async fn run(ctx: &Context, client: Client, port: u16) {
     let api: Api<Node> = Api::all(client);
     let mut told: Option<(NodeStatus, Instant)> = None;
+    let mut pod_cidr = None;
     loop {
         let old = told.as_ref().map(|(status, _)| status);
         let status = compute(ctx, port, old).await;
@@ -42,6 +43,7 @@ pub(super) async fn run(ctx: &Context, client: Client, port: u16) {
                         let text = format!("Node {} status is now: {kind}", ctx.config.node_name);
                         ctx.events.normal(ctx.node_reference(), kind, text);
                     }
+                    tell_pod_cidr(ctx, &node, &mut pod_cidr).await;
                     ctx.node.send_replace(Some(node));
                     told = Some((status, Instant::now()));
                 }
@@ -49,6 +51,25 @@ pub(super) async fn run(ctx: &Context, client: Client, port: u16) {
             }
         }
         tokio::time::sleep(if ready { COMPUTE } else { UNTIL_READY }).await;
+    }
+}
+
+/// Passes the pods' range on to the runtime, once for each change.
+async fn tell_pod_cidr(ctx: &Context, node: &Node, told: &mut Option<String>) {
+    let spec = node.spec.as_ref();
+    let several = spec.and_then(|s| s.pod_cidrs.as_ref()).map(|list| list.join(","));
+    let cidr = several.or_else(|| spec.and_then(|s| s.pod_cidr.clone())).filter(|c| !c.is_empty());
+    if cidr.is_none() || cidr == *told {
+        return;
+    }
+    let request = v1::UpdateRuntimeConfigRequest {
+        runtime_config: Some(v1::RuntimeConfig {
+            network_config: cidr.clone().map(|pod_cidr| v1::NetworkConfig { pod_cidr }),
+        }),
+    };
+    match ctx.cri.update_runtime_config(request).await {
+        Ok(_) => *told = cidr,
+        Err(error) => tracing::warn!(%error, "cannot tell the runtime the pods' addresses"),
     }
 }
 

@@ -2,17 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus, Toleration};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use sha2::{Digest, Sha256};
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::inotify::FolderWatch;
 use super::manager::{Message, Source};
 use super::{CONFIG_HASH, SOURCE};
 use crate::images;
@@ -36,7 +34,7 @@ enum FileError {
 
 /// Reads the folder now, at each change of it, and now and then.
 pub(crate) async fn run(folder: PathBuf, node_name: String, manager: UnboundedSender<Message>) {
-    let watch = watch(&folder)
+    let watch = FolderWatch::new(&folder)
         .inspect_err(|error| tracing::warn!(folder = %folder.display(), %error, "static pods are polled only"))
         .ok();
     let mut last = None;
@@ -51,45 +49,11 @@ pub(crate) async fn run(folder: PathBuf, node_name: String, manager: UnboundedSe
         match &watch {
             Some(watch) => {
                 // A change or the time: either way the folder is read.
-                let _ = tokio::time::timeout(POLL, changed(watch)).await;
+                let _ = tokio::time::timeout(POLL, watch.changed()).await;
                 tokio::time::sleep(SETTLE).await;
             }
             None => tokio::time::sleep(POLL).await,
         }
-    }
-}
-
-/// An inotify instance that tokio can poll.
-struct Watch(Inotify);
-
-impl AsRawFd for Watch {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
-
-impl AsFd for Watch {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-fn watch(folder: &Path) -> std::io::Result<AsyncFd<Watch>> {
-    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-    let flags = AddWatchFlags::IN_CLOSE_WRITE
-        | AddWatchFlags::IN_MOVED_TO
-        | AddWatchFlags::IN_MOVED_FROM
-        | AddWatchFlags::IN_DELETE
-        | AddWatchFlags::IN_ONLYDIR;
-    inotify.add_watch(folder, flags)?;
-    Ok(AsyncFd::register(Watch(inotify))?)
-}
-
-async fn changed(watch: &AsyncFd<Watch>) {
-    if let Ok(mut ready) = watch.readable().await {
-        // The events only say that something happened.
-        while watch.get_ref().0.read_events().is_ok_and(|events| !events.is_empty()) {}
-        ready.clear_ready();
     }
 }
 
