@@ -33,7 +33,9 @@ impl Bundle {
             fs::create_dir_all(rootfs.join(name)).unwrap();
         }
         fs::copy(BUSYBOX, rootfs.join("bin/busybox")).unwrap();
-        APPLETS.iter().for_each(|applet| symlink("busybox", rootfs.join("bin").join(applet)).unwrap());
+        for applet in APPLETS {
+            symlink("busybox", rootfs.join("bin").join(applet)).unwrap();
+        }
         let namespace = |name: &str, kind: &str| json!({"type": kind, "path": pod.dir().join("ns").join(name)});
         let config = json!({
             "ociVersion": "1.0.2",

@@ -22,7 +22,7 @@ use orlop_shim::protocol::{
 };
 
 /// Nothing here takes this long, whatever the machine does besides.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 pub const OWN: PodNamespaces = PodNamespaces { net: true, ipc: true, uts: true, pid: false };
 pub const OWN_AND_PID: PodNamespaces = PodNamespaces { net: true, ipc: true, uts: true, pid: true };
 
