@@ -22,7 +22,7 @@ pub(crate) struct Backoff<K> {
 
 impl<K: Eq + Hash> Default for Backoff<K> {
     fn default() -> Self {
-        Self { first: Duration::from_secs(10), cap: Duration::from_secs(300), entries: HashMap::new() }
+        Self { first: Duration::from_secs(10), cap: Duration::from_mins(5), entries: HashMap::new() }
     }
 }
 

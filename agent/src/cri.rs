@@ -11,7 +11,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Status};
 
 /// How long the runtime may take for an ordinary call, as the kubelet's runtimeRequestTimeout.
-const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+const CALL_TIMEOUT: Duration = Duration::from_mins(2);
 /// Lists and exec output can be large; gRPC's default of 4 MiB is too small for a full node.
 const MAX_MESSAGE: usize = 16 << 20;
 

@@ -29,14 +29,12 @@ pub(crate) enum Answer {
 pub(crate) fn port_number(port: &IntOrString, container: &Container) -> Result<u16, String> {
     let number = match port {
         IntOrString::Int(number) => *number,
-        IntOrString::String(name) => match name.parse() {
-            Ok(number) => number,
-            Err(_) => {
-                let ports = container.ports.iter().flatten();
-                let named = ports.into_iter().find(|p| p.name.as_deref() == Some(name));
-                named.map(|p| p.container_port).ok_or_else(|| format!("unknown port: {name}"))?
-            }
-        },
+        IntOrString::String(name) => {
+            let ports = container.ports.iter().flatten();
+            let named = || ports.into_iter().find(|p| p.name.as_deref() == Some(name));
+            let number = name.parse().ok().or_else(|| named().map(|p| p.container_port));
+            number.ok_or_else(|| format!("unknown port: {name}"))?
+        }
     };
     u16::try_from(number).ok().filter(|p| *p > 0).ok_or_else(|| format!("invalid port number: {number}"))
 }
@@ -153,7 +151,7 @@ async fn exchange(
     let path = uri.path_and_query().map_or("/", |p| p.as_str());
     let mut request = Request::get(path).body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
     let out = request.headers_mut();
-    let host = uri.authority().map(|a| a.as_str()).unwrap_or_default();
+    let host = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
     out.insert(header::HOST, HeaderValue::try_from(host).map_err(|e| e.to_string())?);
     out.insert(header::USER_AGENT, HeaderValue::from_static(agent));
     out.insert(header::ACCEPT, HeaderValue::from_static("*/*"));

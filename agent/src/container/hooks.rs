@@ -9,7 +9,7 @@ use crate::http;
 
 const USER_AGENT: &str = "kube-lifecycle/1.36";
 /// A hook has the container's grace or life; this only bounds a server that never answers.
-const HTTP_PATIENCE: Duration = Duration::from_secs(3600);
+const HTTP_PATIENCE: Duration = Duration::from_hours(1);
 
 /// Runs a hook to its end.
 ///

@@ -127,9 +127,9 @@ pub(super) fn container(
         check_non_root(pod, container, user, image_user)?;
     }
     let unmasked = own.proc_mount.as_deref() == Some("Unmasked");
-    let paths = |list: &[&str]| match unmasked {
-        true => Vec::new(),
-        false => list.iter().map(|p| (*p).to_owned()).collect(),
+    let paths = |list: &[&str]| {
+        let shown = if unmasked { &[] } else { list };
+        shown.iter().map(|p| (*p).to_owned()).collect()
     };
     let (run_as_user, run_as_username) = match (user, image_user) {
         (Some(id), _) => (Some(number(id)), String::new()),
@@ -177,9 +177,8 @@ fn check_non_root(pod: &Pod, container: &Container, user: Option<i64>, image_use
     );
     match (user, image_user) {
         (Some(0), _) => Err(format!("container's runAsUser breaks non-root policy {who}")),
-        (Some(_), _) => Ok(()),
         (None, ImageUser::Id(0)) => Err(format!("container has runAsNonRoot and image will run as root {who}")),
-        (None, ImageUser::Id(_)) => Ok(()),
+        (Some(_), _) | (None, ImageUser::Id(_)) => Ok(()),
         (None, ImageUser::Name(name)) => Err(format!(
             "container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is non-root {who}"
         )),

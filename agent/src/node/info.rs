@@ -46,7 +46,7 @@ pub(crate) fn memory_available() -> i64 {
 /// The node's capacity, as quantities.
 pub(crate) fn capacity(max_pods: u32, state_dir: &Path) -> BTreeMap<String, String> {
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let disk = nix::sys::statvfs::statvfs(state_dir).map_or(0, |s| s.blocks() as u64 * s.fragment_size() as u64 / 1024);
+    let disk = nix::sys::statvfs::statvfs(state_dir).map_or(0, |s| s.blocks() * s.fragment_size() / 1024);
     [
         ("cpu", cpus.to_string()),
         ("memory", format!("{}Ki", meminfo("MemTotal").unwrap_or(0))),

@@ -21,7 +21,7 @@ use crate::context::Context;
 
 const COMPUTE: Duration = Duration::from_secs(10);
 const UNTIL_READY: Duration = Duration::from_millis(200);
-const REPORT: Duration = Duration::from_secs(300);
+const REPORT: Duration = Duration::from_mins(5);
 const MAX_IMAGES: usize = 50;
 const MAX_NAMES: usize = 5;
 

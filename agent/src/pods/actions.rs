@@ -62,7 +62,7 @@ pub(super) fn compute(view: View<'_>) -> Actions {
 }
 
 /// The newest sandbox, if the pod can go on in it.
-fn usable_sandbox<'a>(view: View<'a>) -> Option<&'a Sandbox> {
+fn usable_sandbox(view: View<'_>) -> Option<&Sandbox> {
     let wants_host = view.spec.host_network == Some(true);
     let mut ready = view.runtime.sandboxes.iter().filter(|s| s.ready);
     let newest = view.runtime.sandbox().filter(|s| s.ready)?;

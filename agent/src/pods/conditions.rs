@@ -70,15 +70,15 @@ fn condition(facts: Facts<'_>, kind: &str, verdict: Verdict) -> PodCondition {
     }
 }
 
-fn statuses(list: &Option<Vec<ContainerStatus>>) -> &[ContainerStatus] {
-    list.as_deref().unwrap_or_default()
+fn statuses(list: Option<&Vec<ContainerStatus>>) -> &[ContainerStatus] {
+    list.map(Vec::as_slice).unwrap_or_default()
 }
 
 fn initialized(facts: Facts<'_>) -> Verdict {
     if facts.status.phase.as_deref() == Some("Succeeded") {
         return Verdict { good: true, reason: Some("PodCompleted"), message: None };
     }
-    let init = init_containers(facts.spec).iter().zip(statuses(&facts.status.init_container_statuses));
+    let init = init_containers(facts.spec).iter().zip(statuses(facts.status.init_container_statuses.as_ref()));
     let incomplete: Vec<&str> = init
         .filter(|(container, status)| {
             if is_sidecar(container) {
@@ -103,11 +103,11 @@ fn containers_ready(facts: Facts<'_>) -> Verdict {
     }
     let sidecars = init_containers(facts.spec)
         .iter()
-        .zip(statuses(&facts.status.init_container_statuses))
+        .zip(statuses(facts.status.init_container_statuses.as_ref()))
         .filter(|(container, _)| is_sidecar(container))
         .map(|(_, status)| status);
     let unready: Vec<&str> = sidecars
-        .chain(statuses(&facts.status.container_statuses))
+        .chain(statuses(facts.status.container_statuses.as_ref()))
         .filter(|s| !s.ready)
         .map(|s| s.name.as_str())
         .collect();

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use orlop_proto::v1;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission;
+use super::conditions;
 use super::mirror::Mirrors;
 use super::post::{Poster, Target};
 use super::worker::{Desired, Intent, Worker};
@@ -202,8 +203,10 @@ impl Manager {
                     (removal @ Intent::Remove { .. }, Intent::Run) => removal,
                     (_, new) => new,
                 };
-                let changed = *old.pod != *desired.pod || old.intent != intent;
-                *old = Desired { pod: Arc::clone(&desired.pod), intent };
+                let changed = !same_wish(&old.pod, &desired.pod) || old.intent != intent;
+                if changed {
+                    *old = Desired { pod: Arc::clone(&desired.pod), intent };
+                }
                 changed
             });
             return;
@@ -259,6 +262,7 @@ impl Manager {
         let sender = self.sender.clone();
         self.tasks.spawn(async move {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
                 () = worker.run() => {
                     // The manager is gone only when the agent stops.
@@ -398,6 +402,20 @@ fn desired(pod: Arc<Pod>) -> Desired {
         Intent::Run
     };
     Desired { pod, intent }
+}
+
+/// Whether two versions of a pod ask for the same; our own status coming back is no news.
+fn same_wish(old: &Pod, new: &Pod) -> bool {
+    let foreign = |pod: &Pod| -> Vec<PodCondition> {
+        let all = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+        all.filter(|c| conditions::is_foreign(&c.type_)).cloned().collect()
+    };
+    let (a, b) = (&old.metadata, &new.metadata);
+    old.spec == new.spec
+        && (&a.labels, &a.annotations, a.generation) == (&b.labels, &b.annotations, b.generation)
+        && a.deletion_grace_period_seconds == b.deletion_grace_period_seconds
+        && a.deletion_timestamp == b.deletion_timestamp
+        && foreign(old) == foreign(new)
 }
 
 /// As much of a pod as the runtime's labels tell.

@@ -12,6 +12,9 @@ pub(super) struct Waiting {
     pub(super) message: String,
 }
 
+/// How long after its time an entry still counts.
+const STALE: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
 struct Entry {
     waiting: Waiting,
@@ -53,7 +56,9 @@ impl Reasons {
 
     /// How long until the next container may be tried.
     pub(super) fn next_try(&self) -> Option<Duration> {
-        let soonest = self.0.values().map(|e| e.retry_at).min()?;
-        Some(soonest.saturating_duration_since(Instant::now()))
+        let now = Instant::now();
+        // One long past is of a container that will not be started again.
+        let near = self.0.values().map(|e| e.retry_at).filter(|at| *at + STALE > now);
+        near.min().map(|at| at.saturating_duration_since(now))
     }
 }

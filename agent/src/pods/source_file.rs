@@ -135,7 +135,7 @@ fn uid(text: &[u8], path: &Path, node_name: &str) -> String {
         hasher.update(part);
     }
     let digest = hasher.finalize();
-    digest[..16].iter().map(|b| format!("{b:02x}")).collect()
+    digest[..16].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 #[cfg(test)]

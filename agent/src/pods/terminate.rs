@@ -24,6 +24,9 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a finished worker waits to hear that its object is gone.
 const FAREWELL: Duration = Duration::from_secs(30);
 
+/// A container's name and id.
+type Named = (String, String);
+
 /// Stops containers of a pod within a grace period.
 #[derive(Debug, Clone)]
 pub(super) struct Stop {
@@ -63,7 +66,7 @@ impl Stop {
     }
 
     /// Stops these containers at once, telling each.
-    async fn stop_together(&self, containers: &[(String, String)]) -> Result<(), CriError> {
+    async fn stop_together(&self, containers: &[Named]) -> Result<(), CriError> {
         for (name, _) in containers {
             let text = format!("Stopping container {name}");
             self.events.normal(container_reference(&self.pod, name), "Killing", text);
@@ -73,7 +76,7 @@ impl Stop {
     }
 
     /// Stops the main containers, then the sidecars from the last to the first.
-    async fn stop_all(&self, mains: Vec<(String, String)>, sidecars: Vec<(String, String)>) -> Result<(), CriError> {
+    async fn stop_all(&self, mains: Vec<Named>, sidecars: Vec<Named>) -> Result<(), CriError> {
         let began = Instant::now();
         let mut first = self.stop_together(&mains).await;
         for sidecar in sidecars.into_iter().rev() {
@@ -89,7 +92,7 @@ impl Stop {
 
 impl Worker {
     /// Running containers (name, id): those of the main phase, and sidecars in their order.
-    fn to_stop(&self) -> (Vec<(String, String)>, Vec<(String, String)>) {
+    fn to_stop(&self) -> (Vec<Named>, Vec<Named>) {
         let sidecar = |name: &str| init_containers(&self.spec).iter().position(|c| c.name == name && is_sidecar(c));
         let running = self.runtime.containers.iter().filter(|c| c.is_running());
         let named = running.map(|c| (c.name().to_owned(), c.id().to_owned()));

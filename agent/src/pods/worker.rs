@@ -86,7 +86,7 @@ enum Step {
 }
 
 /// The longest a worker sleeps without being woken.
-const RESYNC: Duration = Duration::from_secs(300);
+const RESYNC: Duration = Duration::from_mins(5);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(122);
 
@@ -214,7 +214,7 @@ impl Worker {
                 }
             };
             tokio::select! {
-                changed = self.desired.changed() => if changed.is_err() { return },
+                () = Self::news(&mut self.desired) => {}
                 () = self.wake.notified() => self.reasons.retry_configuration(),
                 () = tokio::time::sleep(wait) => {}
             }
@@ -345,8 +345,17 @@ impl Worker {
     /// Waits until the sources want the pod gone.
     pub(super) async fn to_be_removed(desired: &watch::Receiver<Desired>) {
         let mut desired = desired.clone();
-        // A closed channel means that the agent stops; then tasks are aborted anyway.
-        let _ = desired.wait_for(|d| d.intent != Intent::Run).await;
+        if desired.wait_for(|d| d.intent != Intent::Run).await.is_err() {
+            // Without its manager a worker leaves everything as it is.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Waits for a change of what the sources say.
+    async fn news(desired: &mut watch::Receiver<Desired>) {
+        if desired.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Runs something that may take long, unless the pod is to be removed meanwhile.

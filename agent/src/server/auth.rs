@@ -14,7 +14,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::context::Context;
 use crate::sync::lock;
 
-const ALLOWED_FOR: Duration = Duration::from_secs(300);
+const ALLOWED_FOR: Duration = Duration::from_mins(5);
 const DENIED_FOR: Duration = Duration::from_secs(30);
 const REMEMBERED: usize = 1024;
 
@@ -38,7 +38,10 @@ impl Identity {
 
 /// Decisions of the API server, kept for a while.
 #[derive(Debug, Default)]
-pub(super) struct Cache(Mutex<HashMap<(Identity, String, String), (bool, Instant)>>);
+pub(super) struct Cache(Mutex<HashMap<Question, (bool, Instant)>>);
+
+/// Who, verb, subresource.
+type Question = (Identity, String, String);
 
 /// The user of a bearer token, as the API server says.
 pub(super) async fn by_token(ctx: &Context, headers: &HeaderMap) -> Option<Identity> {

@@ -26,7 +26,11 @@ pub(super) fn check(source: &HostPathVolumeSource) -> Result<PathBuf, Reason> {
     };
     match (kind, &found) {
         ("DirectoryOrCreate", None) => {
-            DirBuilder::new().recursive(true).mode(0o755).create(&path).map_err(|e| Reason::system("make", &path, e))?
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(&path)
+                .map_err(|e| Reason::system("make", &path, e))?;
         }
         ("FileOrCreate", None) => make_file(&path)?,
         _ => expect(kind, &path, found.as_ref())?,

@@ -57,16 +57,8 @@ fn unescape(field: &[u8]) -> Vec<u8> {
             .flatten()
             .and_then(|digits| std::str::from_utf8(digits).ok())
             .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match octal {
-            Some(value) => {
-                out.push(value);
-                rest = &after[3..];
-            }
-            None => {
-                out.push(byte);
-                rest = after;
-            }
-        }
+        out.push(octal.unwrap_or(byte));
+        rest = if octal.is_some() { &after[3..] } else { after };
     }
     out
 }
