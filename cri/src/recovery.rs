@@ -79,6 +79,8 @@ async fn try_take_over(engine: &Shared, sandbox: &Arc<Sandbox>, this_boot: bool)
     match connect(engine, sandbox, this_boot).await? {
         Some((shim, listed)) => {
             sandbox.set_shim(Some(shim));
+            // Whoever kills waits to be told of the end.
+            watching::watch(engine, sandbox);
             reconcile(engine, sandbox, listed).await;
         }
         None => gone(engine, sandbox).await,
@@ -88,13 +90,9 @@ async fn try_take_over(engine: &Shared, sandbox: &Arc<Sandbox>, this_boot: bool)
             let _operation = sandbox.operation.write().await;
             sandbox::undo(engine, sandbox).await
         }
-        SandboxState::Ready => {
-            watching::watch(engine, sandbox);
-            Ok(())
-        }
         // Its stop was cut off.
         SandboxState::NotReady if sandbox.shim().is_some() => sandbox::stop(engine, &sandbox.id).await,
-        SandboxState::NotReady => Ok(()),
+        SandboxState::Ready | SandboxState::NotReady => Ok(()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! One task per sandbox that hears its shim's events: ends of containers and execs, and the end of the shim.
+//! One task per ready sandbox that hears its shim's events: ends of containers and execs, and the end of the shim.
 
 use std::sync::Arc;
 
@@ -10,14 +10,15 @@ use crate::sandbox;
 use crate::shim::{Event, EventStream};
 use crate::store::Sandbox;
 
-/// Begins to hear the shim of `sandbox`, until it is gone or the daemon stops.
+/// Begins to hear the shim of `sandbox`, until it is gone, the sandbox is stopped, or the daemon is.
 pub(crate) fn watch(engine: &Shared, sandbox: &Arc<Sandbox>) {
     let Some(shim) = sandbox.shim() else { return };
     let events = shim.events();
     let (engine, sandbox) = (Arc::clone(engine), Arc::clone(sandbox));
-    let stop = engine.stop.clone();
+    let watch = sandbox.next_watch();
     engine.tasks.clone().spawn(async move {
-        if stop.run_until_cancelled(hear(&engine, events)).await.is_some() {
+        let heard = watch.run_until_cancelled(hear(&engine, events));
+        if let Some(Some(())) = engine.stop.run_until_cancelled(heard).await {
             sandbox::lost(&engine, &sandbox).await;
         }
     });

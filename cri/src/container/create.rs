@@ -207,7 +207,7 @@ async fn make(
         })
         .await
         .map_err(|error| refused(format!("create container {}", container.id), error))?;
-    container.set_state(ContainerState::Created { pid });
+    container.created(pid);
     engine.store.save_container(container)?;
     events::send(engine, container, v1::ContainerEventType::ContainerCreatedEvent);
     Ok(())

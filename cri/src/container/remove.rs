@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use orlop_proto::v1;
 use orlop_runtime::Runtime;
@@ -12,7 +13,12 @@ use super::{refused, sandbox_of, stop};
 use crate::engine::{Engine, Shared};
 use crate::error::{Context, Result};
 use crate::events;
+use crate::shim::{FailureKind, ShimClient};
 use crate::store::{Container, Sandbox};
+
+/// How long a killed process may take to end, and how often that is looked at.
+const END_DEADLINE: Duration = Duration::from_secs(10);
+const END_PAUSE: Duration = Duration::from_millis(5);
 
 /// Removes a container; one that runs is killed, one that is gone is fine.
 pub(crate) async fn remove(engine: &Shared, id: &str) -> Result<()> {
@@ -33,9 +39,10 @@ pub(crate) async fn remove_in_sandbox(
     if let Some(shim) = sandbox.shim() {
         if container.is_alive() {
             stop::kill(engine, container).await?;
+        } else if !container.is_exited() {
+            stop::kill_processes(engine, container).await?;
         }
-        let deleted = shim.delete(&container.id).await;
-        deleted.map_err(|error| refused(format!("delete container {}", container.id), error))?;
+        delete(&shim, &container.id).await?;
     } else {
         delete_from_runtime(engine, container).await?;
     }
@@ -43,6 +50,20 @@ pub(crate) async fn remove_in_sandbox(
     container.release_images();
     events::send(engine, container, v1::ContainerEventType::ContainerDeletedEvent);
     engine.store.forget_container(&container.id)
+}
+
+/// Has the shim delete a container that was killed. The end of one that is half-made is told to nobody.
+async fn delete(shim: &ShimClient, id: &str) -> Result<()> {
+    let deadline = Instant::now() + END_DEADLINE;
+    loop {
+        match shim.delete(id).await {
+            Err(error) if error.kind() == Some(FailureKind::WrongState) && Instant::now() < deadline => {
+                tokio::time::sleep(END_PAUSE).await;
+            }
+            Err(error) if error.is_gone() => return Ok(()),
+            other => return other.map_err(|error| refused(format!("delete container {id}"), error)),
+        }
+    }
 }
 
 /// Without a shim: kills what is left of the container and removes what its OCI runtime made.

@@ -7,6 +7,7 @@ use crate::container;
 use crate::engine::Shared;
 use crate::error::{Context, Error, Result};
 use crate::store::{Sandbox, SandboxState};
+use crate::watching;
 
 /// Stops a sandbox. One that is stopped or gone is fine.
 pub(crate) async fn stop(engine: &Shared, id: &str) -> Result<()> {
@@ -34,9 +35,13 @@ pub(super) async fn stop_locked(engine: &Shared, sandbox: &Arc<Sandbox>) -> Resu
         }
     }
     if let Some(shim) = shim {
+        sandbox.next_watch();
         match shim.shutdown().await.step(|| format!("end the shim of sandbox {}", sandbox.id)) {
             Ok(()) => sandbox.set_shim(None),
-            Err(error) => errors.push(error),
+            Err(error) => {
+                errors.push(error);
+                watching::watch(engine, sandbox);
+            }
         }
         reap_later(engine);
     }

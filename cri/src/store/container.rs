@@ -139,6 +139,17 @@ impl Container {
         self.state.send_replace(state);
     }
 
+    /// Notes that the runtime holds the first process, unless that has ended already.
+    pub(crate) fn created(&self, pid: i32) {
+        self.state.send_if_modified(|state| {
+            let creating = *state == ContainerState::Creating;
+            if creating {
+                *state = ContainerState::Created { pid };
+            }
+            creating
+        });
+    }
+
     /// Notes that the program was executed. Its end may have been told before.
     pub(crate) fn started(&self, pid: i32, at: i64) {
         self.state.send_modify(|state| match state {

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use orlop_proto::v1;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use super::table::Identified;
 use crate::shim::ShimClient;
@@ -71,6 +72,8 @@ struct Live {
     addresses: Vec<String>,
     network: bool,
     shim: Option<ShimClient>,
+    /// Ends the task that hears the shim.
+    watch: CancellationToken,
 }
 
 impl Sandbox {
@@ -91,6 +94,7 @@ impl Sandbox {
                 addresses: record.addresses,
                 network: record.network,
                 shim: None,
+                watch: CancellationToken::new(),
             }),
         }
     }
@@ -159,6 +163,14 @@ impl Sandbox {
 
     pub(crate) fn set_shim(&self, shim: Option<ShimClient>) {
         self.live().shim = shim;
+    }
+
+    /// Ends whoever hears the shim now; the token that ends the next one.
+    pub(crate) fn next_watch(&self) -> CancellationToken {
+        let mut live = self.live();
+        live.watch.cancel();
+        live.watch = CancellationToken::new();
+        live.watch.clone()
     }
 
     /// The namespaces asked for; the protocol's defaults (all of the pod) when the request says nothing.

@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 pub(crate) const IMAGE: &str = "docker.io/library/busybox:test";
 
 const APPLETS: [&str; 18] = [
-    "sh", "sleep", "echo", "cat", "true", "false", "id", "ls", "kill", "yes", "seq", "grep", "mount", "head", "touch", "stat",
-    "nc", "hostname",
+    "sh", "sleep", "echo", "cat", "true", "false", "id", "ls", "kill", "yes", "seq", "grep", "mount", "head", "touch",
+    "stat", "nc", "hostname",
 ];
 
 /// Writes the archive.

@@ -9,7 +9,10 @@ async fn a_command_answers_with_its_output_and_code() {
     let mut pod = Pod::run(&node, "exec").await;
     let id = pod.start(script("main", "sleep 1000")).await;
     let answer = pod.exec(&id, "echo out; echo err >&2; exit 5").await.unwrap();
-    assert_eq!((answer.stdout.as_slice(), answer.stderr.as_slice(), answer.exit_code), (&b"out\n"[..], &b"err\n"[..], 5));
+    assert_eq!(
+        (answer.stdout.as_slice(), answer.stderr.as_slice(), answer.exit_code),
+        (&b"out\n"[..], &b"err\n"[..], 5)
+    );
     let error = pod.exec("0123", "true").await.unwrap_err();
     assert_eq!(error.code(), tonic::Code::NotFound);
     pod.remove().await;

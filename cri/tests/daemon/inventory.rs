@@ -10,10 +10,17 @@ pub(crate) fn leftovers(names: &Names) -> Vec<String> {
     let mut found = Vec::new();
     let (run, state) = (names.run.to_string_lossy().into_owned(), names.state.to_string_lossy().into_owned());
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    found.extend(mounts.lines().filter(|line| line.contains(&run) || line.contains(&state)).map(|line| format!("mount {line}")));
-    for folder in [names.run.join("pods"), names.run.join("runtime"), names.state.join("cri/sandboxes"),
-        names.state.join("cri/containers"), names.state.join("cri/upper"), names.state.join("cri/trash")]
-    {
+    found.extend(
+        mounts.lines().filter(|line| line.contains(&run) || line.contains(&state)).map(|line| format!("mount {line}")),
+    );
+    for folder in [
+        names.run.join("pods"),
+        names.run.join("runtime"),
+        names.state.join("cri/sandboxes"),
+        names.state.join("cri/containers"),
+        names.state.join("cri/upper"),
+        names.state.join("cri/trash"),
+    ] {
         found.extend(children(&folder).into_iter().map(|name| format!("{}/{name}", folder.display())));
     }
     let addresses = names.state.join("cni/networks").join(&names.network);
@@ -31,13 +38,14 @@ pub(crate) fn leftovers(names: &Names) -> Vec<String> {
     found
 }
 
-/// Shims of the node: their socket or folder is in what they were started with.
+/// What works in the node's folders, its daemon left out.
 fn processes(run: &str) -> Vec<String> {
     let pids = children(Path::new("/proc")).into_iter().filter(|name| name.parse::<i32>().is_ok());
     pids.filter_map(|pid| {
         let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?.replace('\0', " ");
         let cwd = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
-        let ours = cwd.starts_with(run) || command.contains(run);
+        let daemon = command.contains("--cni-conf-dir");
+        let ours = !daemon && (cwd.starts_with(run) || command.contains(run));
         ours.then(|| format!("process {pid} {command}"))
     })
     .collect()

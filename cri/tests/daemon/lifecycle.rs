@@ -40,7 +40,8 @@ async fn containers_of_a_pod_share_what_they_should() {
     let mut pod = Pod::run(&node, "pair").await;
     let first = pod.start(script("first", "echo shared > /dev/shm/x; nc -l -p 8080 -e echo hello; sleep 1000")).await;
     let second = pod.start(script("second", "sleep 1000")).await;
-    wait_for("the first to listen", async || pod.output(&second, "nc 127.0.0.1 8080 </dev/null").await == "hello").await;
+    wait_for("the first to listen", async || pod.output(&second, "nc 127.0.0.1 8080 </dev/null").await == "hello")
+        .await;
     assert_eq!(pod.output(&second, "cat /dev/shm/x").await, "shared");
     assert_eq!(pod.output(&second, "hostname").await, "pair");
     let ip = pod.status().await.network.unwrap().ip;
@@ -75,10 +76,8 @@ async fn lists_are_filtered() {
     let label_selector = [("container".to_owned(), "created".to_owned())].into();
     assert_eq!(list(v1::ContainerFilter { label_selector, ..Default::default() }).await, [created.clone()]);
 
-    let filter = v1::PodSandboxFilter {
-        label_selector: [("app".to_owned(), "two".to_owned())].into(),
-        ..Default::default()
-    };
+    let filter =
+        v1::PodSandboxFilter { label_selector: [("app".to_owned(), "two".to_owned())].into(), ..Default::default() };
     let request = v1::ListPodSandboxRequest { filter: Some(filter) };
     let items = one.client.list_pod_sandbox(request).await.unwrap().into_inner().items;
     assert_eq!(items.iter().map(|item| item.id.as_str()).collect::<Vec<_>>(), [two.id.as_str()]);
@@ -127,6 +126,20 @@ async fn stats_are_those_of_the_container() {
 }
 
 #[tokio::test]
+async fn a_container_over_its_memory_limit_is_oom_killed() {
+    let node = Node::start().await;
+    let mut pod = Pod::run(&node, "oom").await;
+    let mut config = script("main", "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done");
+    config.linux.as_mut().unwrap().resources =
+        Some(v1::LinuxContainerResources { memory_limit_in_bytes: 32 << 20, ..Default::default() });
+    let id = pod.start(config).await;
+    let ended = pod.ended(&id).await;
+    assert_eq!((ended.exit_code, ended.reason.as_str()), (137, "OOMKilled"));
+    pod.remove().await;
+    node.finish().await;
+}
+
+#[tokio::test]
 async fn events_tell_the_life_of_a_container() {
     let node = Node::start().await;
     let mut events = node.runtime().await.get_container_events(v1::GetEventsRequest {}).await.unwrap().into_inner();
@@ -158,7 +171,8 @@ async fn a_pod_on_the_nodes_network_has_none_of_its_own() {
     let mut host = Pod::run_as(&node, config).await.unwrap();
     let id = host.start(script("main", "sleep 1000")).await;
     let inside = host.output(&id, "stat -L -c %i /proc/self/ns/net").await;
-    let ours = fs::metadata("/proc/self/ns/net").map(|metadata| std::os::unix::fs::MetadataExt::ino(&metadata)).unwrap();
+    let ours =
+        fs::metadata("/proc/self/ns/net").map(|metadata| std::os::unix::fs::MetadataExt::ino(&metadata)).unwrap();
     assert_eq!(inside, ours.to_string());
     host.remove().await;
     node.finish().await;

@@ -12,3 +12,4 @@ mod lifecycle;
 mod requests;
 mod security;
 mod stopping;
+mod streams;

@@ -156,7 +156,9 @@ impl Node {
         wait_for("all to be cleaned up", async || inventory::leftovers(&self.names).is_empty()).await;
         let mut daemon = self.daemon.take().unwrap();
         kill(Pid::from_raw(daemon.id() as i32), Signal::SIGTERM).unwrap();
-        assert!(daemon.wait().unwrap().success(), "the daemon ends well");
+        // Clients of this thread must be able to let go meanwhile.
+        let ended = tokio::task::spawn_blocking(move || daemon.wait()).await.unwrap().unwrap();
+        assert!(ended.success(), "the daemon ends well");
         assert!(!self.names.run.join("cri.sock").exists(), "the socket is gone");
     }
 }

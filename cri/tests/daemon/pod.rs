@@ -131,7 +131,12 @@ impl Pod {
         self.exec_for(id, text, 20).await
     }
 
-    pub(crate) async fn exec_for(&mut self, id: &str, text: &str, timeout: i64) -> Result<v1::ExecSyncResponse, Status> {
+    pub(crate) async fn exec_for(
+        &mut self,
+        id: &str,
+        text: &str,
+        timeout: i64,
+    ) -> Result<v1::ExecSyncResponse, Status> {
         let cmd = ["sh", "-c", text].map(str::to_owned).to_vec();
         let request = v1::ExecSyncRequest { container_id: id.to_owned(), cmd, timeout };
         Ok(self.client.exec_sync(request).await?.into_inner())

@@ -12,10 +12,8 @@ use crate::pod::{self, Pod, script};
 #[tokio::test]
 async fn the_same_request_gives_the_same_object() {
     let node = Node::start().await;
-    let (first, second) = tokio::join!(
-        Pod::run_as(&node, pod::config(&node, "twin")),
-        Pod::run_as(&node, pod::config(&node, "twin")),
-    );
+    let (first, second) =
+        tokio::join!(Pod::run_as(&node, pod::config(&node, "twin")), Pod::run_as(&node, pod::config(&node, "twin")),);
     let (mut first, second) = (first.unwrap(), second.unwrap());
     assert_eq!(first.id, second.id);
     let mut other = pod::config(&node, "twin");
@@ -35,10 +33,8 @@ async fn the_same_request_gives_the_same_object() {
 async fn wrong_requests_are_refused_and_leave_nothing() {
     let node = Node::start().await;
     let mut client = node.runtime().await;
-    let request = v1::RunPodSandboxRequest {
-        config: Some(pod::config(&node, "x")),
-        runtime_handler: "nowhere".to_owned(),
-    };
+    let request =
+        v1::RunPodSandboxRequest { config: Some(pod::config(&node, "x")), runtime_handler: "nowhere".to_owned() };
     assert_eq!(client.run_pod_sandbox(request).await.unwrap_err().code(), Code::InvalidArgument);
     let mut config = pod::config(&node, "x");
     let sysctl = ("kernel.shmmax".to_owned(), "1+kernel.core_pattern=|/x".to_owned());

@@ -2,7 +2,7 @@
 
 use orlop_proto::v1;
 
-use crate::node::Node;
+use crate::node::{Node, wait_for};
 use crate::pod::{Pod, script};
 
 fn security(config: &mut v1::ContainerConfig) -> &mut v1::LinuxContainerSecurityContext {
@@ -68,7 +68,7 @@ async fn mounts_are_as_the_request_says() {
     std::fs::create_dir(&volume).unwrap();
     std::fs::write(volume.join("file"), "from the host\n").unwrap();
     let mut pod = Pod::run(&node, "mounts").await;
-    let mut config = script("main", "cat /ro/file; echo x > /ro/new || echo denied; echo y > /rw/new; sleep 1000");
+    let mut config = script("main", "cat /ro/file; echo x 2>/dev/null > /ro/new || echo denied; echo y > /rw/new; sleep 1000");
     let mount = |path: &str, readonly| v1::Mount {
         container_path: path.to_owned(),
         host_path: volume.to_string_lossy().into_owned(),
@@ -77,9 +77,8 @@ async fn mounts_are_as_the_request_says() {
     };
     config.mounts = vec![mount("/ro", true), mount("/rw", false)];
     let id = pod.start(config).await;
-    crate::node::wait_for("the volume to be written", async || volume.join("new").exists()).await;
-    let log = pod.log("main");
-    assert!(log.contains(&"from the host".to_owned()) && log.contains(&"denied".to_owned()), "{log:?}");
+    wait_for("the volume to be written", async || std::fs::read(volume.join("new")).is_ok_and(|text| text == b"y\n")).await;
+    wait_for("the log to be written", async || pod.log("main") == ["from the host", "denied"]).await;
     assert_eq!(pod.container(&id).await.mounts.len(), 2);
     pod.remove().await;
     assert_eq!(std::fs::read_to_string(volume.join("new")).unwrap(), "y\n");
