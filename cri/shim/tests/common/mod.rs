@@ -288,6 +288,9 @@ impl Drop for Pod {
             kill(Pid::from_raw(self.shim), Signal::SIGKILL).ok();
             drop(PodFolder::lock(&self.dir()).and_then(|folder| folder.clear()));
         }
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+            fs::remove_dir(hierarchy.path().join(&self.id)).ok();
+        }
     }
 }
 
