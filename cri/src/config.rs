@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+/// The handlers that mean the built-in runtime.
+pub(crate) const BUILT_IN_HANDLERS: [&str; 2] = ["", "orlop"];
+
 /// The configuration of a [`crate::Daemon`]. As TOML it is the section `[cri]` of the node's file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -73,9 +76,7 @@ impl Config {
     /// The path of the CRI socket.
     #[must_use]
     pub fn socket_path(&self) -> PathBuf {
-        self.socket
-            .clone()
-            .unwrap_or_else(|| self.run.join("cri.sock"))
+        self.socket.clone().unwrap_or_else(|| self.run.join("cri.sock"))
     }
 
     /// The path of the shim program, if one is found.
@@ -87,20 +88,14 @@ impl Config {
         if let Some(path) = std::env::var_os("ORLOP_SHIM") {
             return Some(PathBuf::from(path));
         }
-        let beside = std::env::current_exe()
-            .ok()?
-            .parent()
-            .map(|folder| folder.join("orlop-shim"))?;
+        let beside = std::env::current_exe().ok()?.parent().map(|folder| folder.join("orlop-shim"))?;
         beside.is_file().then_some(beside)
     }
 
     /// Where results of CNI ADD are kept.
     #[must_use]
     pub fn cni_cache(&self) -> PathBuf {
-        self.cni
-            .cache
-            .clone()
-            .unwrap_or_else(|| self.state.join("cni"))
+        self.cni.cache.clone().unwrap_or_else(|| self.state.join("cni"))
     }
 
     pub(crate) fn cri_state(&self) -> PathBuf {
@@ -142,11 +137,13 @@ impl Config {
         self.state.join("images")
     }
 
-    /// The OCI runtime of a handler: `None` inside for the built-in one, `None` outside for an unknown handler.
-    pub(crate) fn handler(&self, name: &str) -> Option<Option<&Path>> {
-        match name {
-            "" | "orlop" => Some(None),
-            other => self.runtimes.get(other).map(|path| Some(path.as_path())),
-        }
+    /// There is a runtime for this handler.
+    pub(crate) fn knows_handler(&self, name: &str) -> bool {
+        BUILT_IN_HANDLERS.contains(&name) || self.runtimes.contains_key(name)
+    }
+
+    /// The program of a handler; none for the built-in runtime.
+    pub(crate) fn oci_runtime(&self, handler: &str) -> Option<&Path> {
+        if BUILT_IN_HANDLERS.contains(&handler) { None } else { self.runtimes.get(handler).map(PathBuf::as_path) }
     }
 }

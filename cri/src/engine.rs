@@ -26,7 +26,7 @@ use crate::trash::TrashBin;
 /// Events that a slow reader of GetContainerEvents may lag behind before it loses some.
 const EVENTS: usize = 1024;
 /// For steps that touch paths of others (host paths may be on a dead file server).
-const STORAGE_DEADLINE: Duration = Duration::from_secs(60);
+const STORAGE_DEADLINE: Duration = Duration::from_mins(1);
 
 /// The daemon behind its server.
 #[derive(Debug)]

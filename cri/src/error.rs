@@ -45,11 +45,7 @@ pub struct Error {
 impl Error {
     /// An error without a cause.
     pub fn new(kind: Kind, step: impl Into<String>) -> Error {
-        Error {
-            kind,
-            step: step.into(),
-            source: None,
-        }
+        Error { kind, step: step.into(), source: None }
     }
 
     /// A step that failed for `source`.
@@ -58,11 +54,7 @@ impl Error {
         step: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Error {
-        Error {
-            kind,
-            step: step.into(),
-            source: Some(source.into().into()),
-        }
+        Error { kind, step: step.into(), source: Some(source.into().into()) }
     }
 
     pub(crate) fn invalid(step: impl Into<String>) -> Error {
@@ -129,9 +121,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source
-            .as_deref()
-            .map(|source| source as &(dyn std::error::Error + 'static))
+        self.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static))
     }
 }
 
@@ -161,14 +151,9 @@ mod tests {
     #[test]
     fn the_chain_names_every_step_once() {
         let inner: Result<(), _> = Err(std::io::Error::from_raw_os_error(2));
-        let outer = inner
-            .step(|| "read /x".to_owned())
-            .context(Kind::NotFound, || "load the record".to_owned())
-            .unwrap_err();
+        let outer =
+            inner.step(|| "read /x".to_owned()).context(Kind::NotFound, || "load the record".to_owned()).unwrap_err();
         assert_eq!(outer.kind(), Kind::NotFound);
-        assert_eq!(
-            outer.chain(),
-            "load the record: read /x: No such file or directory (os error 2)"
-        );
+        assert_eq!(outer.chain(), "load the record: read /x: No such file or directory (os error 2)");
     }
 }

@@ -40,7 +40,7 @@ impl TrashBin {
             match tokio::task::spawn_blocking(move || empty(&folder)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    tracing::warn!(folder = %self.folder.display(), %error, "the trash cannot be emptied")
+                    tracing::warn!(folder = %self.folder.display(), %error, "the trash cannot be emptied");
                 }
                 Err(error) => tracing::warn!(%error, "emptying the trash panicked"),
             }

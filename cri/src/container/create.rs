@@ -199,7 +199,7 @@ async fn make(
             id: container.id.clone(),
             bundle: engine.config.bundle(&container.sandbox, &container.id),
             rootfs,
-            oci_runtime: engine.config.handler(&sandbox.runtime_handler).flatten().map(Path::to_owned),
+            oci_runtime: engine.config.oci_runtime(&sandbox.runtime_handler).map(Path::to_owned),
             stdin: config.stdin,
             stdin_once: config.stdin_once,
             tty: config.tty,

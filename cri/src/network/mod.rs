@@ -13,7 +13,7 @@ use crate::store::Sandbox;
 /// The name of the pod's interface.
 const INTERFACE: &str = "eth0";
 /// A plugin that is executed and hangs must not hold up the daemon.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 /// How long to look after an address whose interface is going away; the next ADD or start does the rest.
 const REAP_PAUSES: [u64; 6] = [20, 50, 100, 250, 500, 1000];
 

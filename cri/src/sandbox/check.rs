@@ -26,7 +26,7 @@ const MAX_HOSTNAME: usize = 64;
 pub(super) fn check(engine: &Engine, request: v1::RunPodSandboxRequest) -> Result<Plan> {
     let config = request.config.ok_or_else(|| Error::invalid("the sandbox has no config"))?;
     check_metadata(config.metadata.as_ref())?;
-    if engine.config.handler(&request.runtime_handler).is_none() {
+    if !engine.config.knows_handler(&request.runtime_handler) {
         return Err(Error::invalid(format!(
             "no runtime for handler {:?} is configured: name its program in [cri.runtimes]",
             request.runtime_handler
@@ -93,7 +93,7 @@ fn cgroup_parent(text: &str) -> Result<Option<PathBuf>> {
     if text.is_empty() {
         return Ok(None);
     }
-    if text.ends_with(".slice") {
+    if Path::new(text).extension().is_some_and(|extension| extension == "slice") {
         return Err(Error::invalid(format!(
             "cgroup_parent {text:?} is a systemd slice, and this daemon has the cgroupfs driver: set cgroupDriver: cgroupfs"
         )));

@@ -75,25 +75,18 @@ fn mount_shm(path: &Path) -> Result<()> {
 /// resolv.conf(5) from the pod's configuration; the host's when it has none.
 fn resolv_conf(dns: Option<&v1::DnsConfig>) -> String {
     let Some(dns) = dns else { return host_file("/etc/resolv.conf") };
-    let mut text = String::new();
-    if !dns.searches.is_empty() {
-        text.push_str(&format!("search {}\n", dns.searches.join(" ")));
-    }
-    for server in &dns.servers {
-        text.push_str(&format!("nameserver {server}\n"));
-    }
-    if !dns.options.is_empty() {
-        text.push_str(&format!("options {}\n", dns.options.join(" ")));
-    }
-    text
+    let line = |keyword: &str, words: &str| format!("{keyword} {words}\n");
+    let some = |words: &[String]| Some(words.join(" ")).filter(|words| !words.is_empty());
+    let search = some(&dns.searches).map(|words| line("search", &words));
+    let servers = dns.servers.iter().map(|server| line("nameserver", server));
+    let options = some(&dns.options).map(|words| line("options", &words));
+    search.into_iter().chain(servers).chain(options).collect()
 }
 
 fn hosts(hostname: &str, addresses: &[String]) -> String {
-    let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
-    for address in addresses.iter().filter(|address| address.parse::<IpAddr>().is_ok()) {
-        text.push_str(&format!("{address}\t{hostname}\n"));
-    }
-    text
+    let localhost = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
+    let known = addresses.iter().filter(|address| address.parse::<IpAddr>().is_ok());
+    std::iter::once(localhost).chain(known.map(|address| format!("{address}\t{hostname}\n"))).collect()
 }
 
 /// A text file of the host; empty if it has none.

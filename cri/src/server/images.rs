@@ -34,7 +34,7 @@ fn name(spec: Option<&v1::ImageSpec>) -> Result<&str> {
         .ok_or_else(|| Error::invalid("the request names no image"))
 }
 
-fn refused(step: String, error: image::Error) -> Error {
+pub(super) fn refused(step: String, error: image::Error) -> Error {
     let kind = match &error {
         image::Error::NotFound { .. } | image::Error::RegistryNotFound { .. } => Kind::NotFound,
         image::Error::Reference { .. }

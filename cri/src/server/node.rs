@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 
 use orlop_proto::v1;
 
+use crate::config::BUILT_IN_HANDLERS;
 use crate::engine::Shared;
 use crate::error::Result;
 
 /// The version of the kubelet's side of the protocol; it has been this since there is one.
 const KUBELET_API: &str = "0.1.0";
 const RUNTIME_API: &str = "v1";
-/// The handlers that are the built-in runtime.
-const BUILT_IN: [&str; 2] = ["", "orlop"];
 
 pub(super) async fn version(_: Shared, _: v1::VersionRequest) -> Result<v1::VersionResponse> {
     Ok(v1::VersionResponse {
@@ -63,7 +62,7 @@ pub(super) async fn status(engine: Shared, request: v1::StatusRequest) -> Result
 fn handlers(engine: &Shared) -> Vec<v1::RuntimeHandler> {
     let handler = |name: &str, features| v1::RuntimeHandler { name: name.to_owned(), features: Some(features) };
     let built_in = v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false };
-    let mut handlers: Vec<_> = BUILT_IN.iter().map(|name| handler(name, built_in)).collect();
+    let mut handlers: Vec<_> = BUILT_IN_HANDLERS.iter().map(|name| handler(name, built_in)).collect();
     // What another program can do is not asked.
     handlers.extend(engine.config.runtimes.keys().map(|name| handler(name, v1::RuntimeHandlerFeatures::default())));
     handlers

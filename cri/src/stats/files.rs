@@ -11,8 +11,8 @@ use crate::cgroups::Cgroups;
 /// v1 writes "no limit" as the largest multiple of a page.
 const NO_LIMIT: u64 = 0x7fff_ffff_ffff_f000;
 
-fn wrapped(value: u64) -> Option<v1::UInt64Value> {
-    Some(v1::UInt64Value { value })
+fn wrapped(value: u64) -> v1::UInt64Value {
+    v1::UInt64Value { value }
 }
 
 fn number(path: &Path) -> Option<u64> {
@@ -34,8 +34,8 @@ pub(super) fn cpu(cgroups: &Cgroups, cgroup: &Path, rate: &Rate, at: i64) -> Opt
     };
     Some(v1::CpuUsage {
         timestamp: at,
-        usage_core_nano_seconds: wrapped(usage),
-        usage_nano_cores: rate.next(at, usage).and_then(wrapped),
+        usage_core_nano_seconds: Some(wrapped(usage)),
+        usage_nano_cores: rate.next(at, usage).map(wrapped),
         psi,
     })
 }
@@ -53,12 +53,12 @@ pub(super) fn memory(cgroups: &Cgroups, cgroup: &Path, at: i64) -> Option<v1::Me
     let working_set = usage.saturating_sub(value("inactive_file").unwrap_or(0));
     Some(v1::MemoryUsage {
         timestamp: at,
-        working_set_bytes: wrapped(working_set),
-        available_bytes: limit.and_then(|limit| wrapped(limit.saturating_sub(working_set))),
-        usage_bytes: wrapped(usage),
-        rss_bytes: keyed(&stat, rss).and_then(wrapped),
-        page_faults: value("pgfault").and_then(wrapped),
-        major_page_faults: value("pgmajfault").and_then(wrapped),
+        working_set_bytes: Some(wrapped(working_set)),
+        available_bytes: limit.map(|limit| wrapped(limit.saturating_sub(working_set))),
+        usage_bytes: Some(wrapped(usage)),
+        rss_bytes: keyed(&stat, rss).map(wrapped),
+        page_faults: value("pgfault").map(wrapped),
+        major_page_faults: value("pgmajfault").map(wrapped),
         psi: if v2 { pressure(&folder.join("memory.pressure")) } else { None },
     })
 }
@@ -74,8 +74,8 @@ pub(super) fn swap(cgroups: &Cgroups, cgroup: &Path, at: i64) -> Option<v1::Swap
     };
     Some(v1::SwapUsage {
         timestamp: at,
-        swap_available_bytes: limit.and_then(|limit| wrapped(limit.saturating_sub(usage))),
-        swap_usage_bytes: wrapped(usage),
+        swap_available_bytes: limit.map(|limit| wrapped(limit.saturating_sub(usage))),
+        swap_usage_bytes: Some(wrapped(usage)),
     })
 }
 
@@ -88,7 +88,7 @@ pub(super) fn io(cgroups: &Cgroups, cgroup: &Path, at: i64) -> Option<v1::IoUsag
 pub(super) fn processes(cgroups: &Cgroups, cgroup: &Path, at: i64) -> Option<v1::ProcessUsage> {
     let (folder, _) = cgroups.folder("pids", cgroup)?;
     let count = number(&folder.join("pids.current"))?;
-    Some(v1::ProcessUsage { timestamp: at, process_count: wrapped(count) })
+    Some(v1::ProcessUsage { timestamp: at, process_count: Some(wrapped(count)) })
 }
 
 /// The interfaces of a process's network namespace (proc_pid_net(5)), its loopback left out.
@@ -104,7 +104,7 @@ pub(super) fn network(pid: i32, at: i64) -> Option<v1::NetworkUsage> {
 fn interface(line: &str) -> Option<v1::NetworkInterfaceUsage> {
     let (name, counters) = line.split_once(':')?;
     let counters: Vec<u64> = counters.split_whitespace().filter_map(|field| field.parse().ok()).collect();
-    let counter = |place: usize| counters.get(place).copied().and_then(wrapped);
+    let counter = |place: usize| counters.get(place).copied().map(wrapped);
     Some(v1::NetworkInterfaceUsage {
         name: name.trim().to_owned(),
         rx_bytes: counter(0),

@@ -11,7 +11,7 @@ pub(crate) fn pod(engine: &Engine, sandbox: &Sandbox) -> v1::PodSandboxStats {
     let at = now();
     let containers = engine.store.containers_of(&sandbox.id);
     let ready = sandbox.state() == SandboxState::Ready;
-    let network_of = containers.iter().filter_map(|container| container.pid()).next();
+    let network_of = containers.iter().find_map(|container| container.pid());
     v1::PodSandboxStats {
         attributes: Some(v1::PodSandboxAttributes {
             id: sandbox.id.clone(),

@@ -28,7 +28,7 @@ impl Rate {
             return last.rate;
         }
         let rate = (last.at != 0 && value >= last.value)
-            .then(|| (u128::from(value - last.value) * 1_000_000_000 / passed.unsigned_abs() as u128) as u64);
+            .then(|| (u128::from(value - last.value) * 1_000_000_000 / u128::from(passed.unsigned_abs())) as u64);
         *last = Reading { at, value, rate };
         rate
     }

@@ -47,7 +47,8 @@ async fn containers_of_a_pod_share_what_they_should() {
     let ip = pod.status().await.network.unwrap().ip;
     assert!(pod.output(&second, "cat /etc/hosts").await.contains(&format!("{ip}\tpair")));
     assert_eq!(pod.output(&second, "echo $FROM; echo $HOSTNAME").await, "image\npair");
-    assert_eq!(pod.output(&second, "ls -d /proc/[0-9]* | grep -c .").await.parse::<u32>().unwrap() < 6, true);
+    let processes: u32 = pod.output(&second, "ls -d /proc/[0-9]* | grep -c .").await.parse().unwrap();
+    assert!(processes < 6, "{processes}: its own and no others");
     assert_ne!(first, second);
     pod.remove().await;
     node.finish().await;
@@ -68,13 +69,13 @@ async fn lists_are_filtered() {
     };
     let state = |state: v1::ContainerState| Some(v1::ContainerStateValue { state: state as i32 });
     let by_state = v1::ContainerFilter { state: state(v1::ContainerState::ContainerRunning), ..Default::default() };
-    assert_eq!(list(by_state).await, [running.clone()]);
+    assert_eq!(list(by_state).await, [running.as_str()]);
     let by_id = v1::ContainerFilter { id: created[..12].to_owned(), ..Default::default() };
-    assert_eq!(list(by_id).await, [created.clone()]);
+    assert_eq!(list(by_id).await, [created.as_str()]);
     let by_pod = v1::ContainerFilter { pod_sandbox_id: two.id.clone(), ..Default::default() };
     assert!(list(by_pod).await.is_empty());
     let label_selector = [("container".to_owned(), "created".to_owned())].into();
-    assert_eq!(list(v1::ContainerFilter { label_selector, ..Default::default() }).await, [created.clone()]);
+    assert_eq!(list(v1::ContainerFilter { label_selector, ..Default::default() }).await, [created.as_str()]);
 
     let filter =
         v1::PodSandboxFilter { label_selector: [("app".to_owned(), "two".to_owned())].into(), ..Default::default() };

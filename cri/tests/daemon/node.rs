@@ -181,15 +181,15 @@ impl Drop for Node {
         for folder in ["cri/sandboxes", "cri/containers"] {
             let _ = fs::remove_dir_all(self.names.state.join(folder));
         }
-        if !inventory::leftovers(&self.names).is_empty() {
-            if let Ok(mut daemon) = self.command().stderr(Stdio::null()).spawn() {
-                let deadline = Instant::now() + PATIENCE;
-                while Instant::now() < deadline && !inventory::leftovers(&self.names).is_empty() {
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-                let _ = daemon.kill();
-                let _ = daemon.wait();
+        if !inventory::leftovers(&self.names).is_empty()
+            && let Ok(mut daemon) = self.command().stderr(Stdio::null()).spawn()
+        {
+            let deadline = Instant::now() + PATIENCE;
+            while Instant::now() < deadline && !inventory::leftovers(&self.names).is_empty() {
+                std::thread::sleep(Duration::from_millis(50));
             }
+            let _ = daemon.kill();
+            let _ = daemon.wait();
         }
         if let Ok(list) = orlop_cni::NetworkConfigList::load(&self.names.state.join("net.d")) {
             let _ = orlop_cni::remove_network(&list);

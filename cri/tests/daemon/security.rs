@@ -68,7 +68,8 @@ async fn mounts_are_as_the_request_says() {
     std::fs::create_dir(&volume).unwrap();
     std::fs::write(volume.join("file"), "from the host\n").unwrap();
     let mut pod = Pod::run(&node, "mounts").await;
-    let mut config = script("main", "cat /ro/file; echo x 2>/dev/null > /ro/new || echo denied; echo y > /rw/new; sleep 1000");
+    let mut config =
+        script("main", "cat /ro/file; echo x 2>/dev/null > /ro/new || echo denied; echo y > /rw/new; sleep 1000");
     let mount = |path: &str, readonly| v1::Mount {
         container_path: path.to_owned(),
         host_path: volume.to_string_lossy().into_owned(),
@@ -77,7 +78,8 @@ async fn mounts_are_as_the_request_says() {
     };
     config.mounts = vec![mount("/ro", true), mount("/rw", false)];
     let id = pod.start(config).await;
-    wait_for("the volume to be written", async || std::fs::read(volume.join("new")).is_ok_and(|text| text == b"y\n")).await;
+    wait_for("the volume to be written", async || std::fs::read(volume.join("new")).is_ok_and(|text| text == b"y\n"))
+        .await;
     wait_for("the log to be written", async || pod.log("main") == ["from the host", "denied"]).await;
     assert_eq!(pod.container(&id).await.mounts.len(), 2);
     pod.remove().await;

@@ -116,7 +116,7 @@ async fn a_port_of_a_pod_is_forwarded() {
     let mut pod = Pod::run(&node, "port").await;
     let id = pod.start(script("main", "nc -l -p 8080 -e echo hello; sleep 1000")).await;
     wait_for("the port to be open", async || {
-        pod.output(&id, "grep -c ':1F90 .* 0A ' /proc/net/tcp /proc/net/tcp6 | grep -v ':0' || true").await != ""
+        !pod.output(&id, "grep ':1F90 .* 0A ' /proc/net/tcp /proc/net/tcp6 || true").await.is_empty()
     })
     .await;
     let request = v1::PortForwardRequest { pod_sandbox_id: pod.id.clone(), port: vec![8080] };
