@@ -99,7 +99,7 @@ fn a_full_disk_stops_neither_the_container_nor_the_log(runtime: Option<&Path>) {
     let pod = Pod::new(OWN);
     let disk = TinyDisk::new(pod.path("disk"));
     let ballast = disk.0.join("ballast");
-    fs::File::create(&ballast).unwrap().write_all(&[0; 32 * 1024]).unwrap();
+    fs::File::create(&ballast).unwrap().write_all(&vec![0; 32 * 1024]).unwrap();
     let mut bundle = Bundle::new(&pod, "a", "read go; seq 1 100000; read go; echo after", runtime).with_stdin(false);
     bundle.create.log_path = Some(disk.0.join("log"));
     pod.create_and_start(&bundle.create);

@@ -27,7 +27,9 @@ fn within<T: Send + 'static>(pod: &Pod, names: &[(&str, CloneFlags)], act: impl 
     let open = |(name, flag): &(&str, CloneFlags)| (fs::File::open(pod.dir().join("ns").join(name)).unwrap(), *flag);
     let files: Vec<_> = names.iter().map(open).collect();
     let thread = std::thread::spawn(move || {
-        files.into_iter().for_each(|(file, flag)| setns(file, flag).unwrap());
+        for (file, flag) in files {
+            setns(file, flag).unwrap();
+        }
         act()
     });
     thread.join().unwrap()

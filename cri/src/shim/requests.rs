@@ -188,12 +188,20 @@ impl ShimClient {
         }
     }
 
-    /// Kills and deletes every container, unpins the namespaces; then the shim exits. Ok if it is gone.
+    /// Kills and deletes every container, unpins the namespaces; then the shim exits. Ok if it is gone: what
+    /// one that was killed has left is for [`PodFolder::clear`](orlop_shim::pins::PodFolder::clear), which
+    /// is fine after any end.
     ///
     /// # Errors
     /// [`FailureKind::Timeout`](super::FailureKind::Timeout) when a process cannot be killed; the shim stays.
     pub async fn shutdown(&self) -> Result<(), Error> {
-        match self.done("Shutdown", Request::Shutdown, SHUTDOWN).await {
+        let first = self.done("Shutdown", Request::Shutdown, SHUTDOWN).await;
+        // It may have been exiting just then, asked by somebody else: who asks again hears which it was.
+        let last = match first {
+            Err(Error::Transport { .. }) => self.done("Shutdown", Request::Shutdown, SHUTDOWN).await,
+            other => other,
+        };
+        match last {
             Err(error) if error.is_gone() => Ok(()),
             other => other,
         }
