@@ -57,7 +57,9 @@ impl Registry {
         }
         if kind == "NodePort" || kind == "LoadBalancer" {
             let mut taken: HashSet<i64> = present.iter().flat_map(|s| node_ports(s)).collect();
-            for (index, port) in service["spec"]["ports"].as_array_mut().into_iter().flatten().enumerate() {
+            for (index, port) in
+                service.pointer_mut("/spec/ports").and_then(Value::as_array_mut).into_iter().flatten().enumerate()
+            {
                 let wanted = port["nodePort"].as_i64().unwrap_or(0);
                 let field = format!("spec.ports[{index}].nodePort");
                 if wanted != 0 && taken.contains(&wanted) {

@@ -6,6 +6,7 @@ mod authz;
 mod discovery;
 mod handlers;
 mod openapi;
+mod protobuf;
 mod reply;
 mod request;
 mod reviews;

@@ -64,7 +64,8 @@ fn pod(object: &Value, old: &Value, faults: &mut Faults) {
     let before = &old["spec"];
     for list in ["containers", "initContainers"] {
         if items(&same[list]).len() == items(&before[list]).len() {
-            for (index, container) in same[list].as_array_mut().into_iter().flatten().enumerate() {
+            for (index, container) in same.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten().enumerate()
+            {
                 container["image"] = before[list][index]["image"].clone();
             }
         }

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::reply::Reply;
 use super::request::{RequestInfo, ResourceRequest};
-use super::{Api, discovery, reviews, tunnel};
+use super::{Api, discovery, protobuf, reviews, tunnel};
 use crate::registry::Context;
 use crate::registry::decode::FieldValidation;
 use crate::registry::resource::Resource;
@@ -102,7 +102,7 @@ async fn body(incoming: Request<Incoming>) -> Result<bytes::Bytes, Status> {
     Ok(collected.to_bytes())
 }
 
-/// The body of a request as an object, from JSON or YAML.
+/// The body of a request as an object, from JSON, YAML or protobuf.
 async fn object(incoming: Request<Incoming>) -> Result<Value, Status> {
     let content_type = incoming
         .headers()
@@ -125,8 +125,9 @@ fn decode(content_type: &str, bytes: &[u8]) -> Result<Value, Status> {
         "application/yaml" | "application/x-yaml" | "text/yaml" => {
             serde_yaml_ng::from_slice(bytes).map_err(|e| Status::bad_request(format!("yaml: {e}")))
         }
+        protobuf::MEDIA_TYPE => protobuf::decode(bytes),
         other => Err(Status::unsupported_media_type(format!(
-            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml (got {other:?})"
+            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf (got {other:?})"
         ))),
     }
 }
