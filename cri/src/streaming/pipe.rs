@@ -258,7 +258,7 @@ mod tests {
         assert!(sent < INBOUND_BUDGET && sent > INBOUND_BUDGET / 2, "{sent} bytes went in");
         let blocked = sender.send(piece);
         let mut into = vec![0; MAX_PIECE];
-        let (_, read) = tokio::join!(blocked, inbox.read_exact(&mut into));
+        let ((), read) = tokio::join!(blocked, inbox.read_exact(&mut into));
         read.unwrap();
     }
 
