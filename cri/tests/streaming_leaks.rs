@@ -76,7 +76,7 @@ async fn run_and_go(server: &orlop_cri::streaming::StreamingServer, host: &backe
         // More than the session keeps and the kernel's buffers hold: this blocks, and is given up.
         let flood = async {
             loop {
-                sender.data(stdin, &[0; 32 * 1024], false).await.unwrap();
+                sender.data(stdin, &vec![0; 32 * 1024], false).await.unwrap();
             }
         };
         let _ = tokio::time::timeout(Duration::from_millis(500), flood).await;

@@ -139,7 +139,7 @@ async fn a_client_hears_from_a_session_that_cannot_read_it() {
     let (mut output, mut input) = socket.split();
     let upload = async {
         loop {
-            output.send(message(0, &[0; 32 * 1024])).await.unwrap();
+            output.send(message(0, &vec![0; 32 * 1024])).await.unwrap();
         }
     };
     let pong = async { while !matches!(input.next().await.unwrap().unwrap(), Message::Pong(_)) {} };

@@ -29,7 +29,7 @@ pub(crate) async fn request(method: &str, url: &str, headers: &[(&str, &str)]) -
     let mut stream = TcpStream::connect(authority).await?;
     let mut text = format!("{method} /{path} HTTP/1.1\r\nHost: {authority}\r\nContent-Length: 0\r\n");
     for (name, value) in headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
+        text.extend([name, ": ", value, "\r\n"]);
     }
     stream.write_all(format!("{text}\r\n").as_bytes()).await?;
     let mut head = Vec::new();
