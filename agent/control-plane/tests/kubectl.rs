@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Cluster, DEPLOYMENT, no_kubectl, node};
+use common::{Cluster, DEPLOYMENT, no_kubectl, node, squeezed};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -16,8 +16,8 @@ async fn a_new_cluster_has_what_every_cluster_has() {
         namespaces,
         "namespace/default\nnamespace/kube-node-lease\nnamespace/kube-public\nnamespace/kube-system\n"
     );
-    let service = cluster.kubectl("get svc kubernetes --no-headers").await.ok();
-    assert!(service.contains("ClusterIP   10.96.0.1    <none>        443/TCP"), "{service}");
+    let service = squeezed(&cluster.kubectl("get svc kubernetes --no-headers").await.ok());
+    assert!(service.contains("ClusterIP 10.96.0.1 <none> 443/TCP"), "{service}");
     assert!(cluster.kubectl("version").await.ok().contains("Server Version: v1.36"));
     assert!(cluster.kubectl("auth whoami").await.ok().contains("kubernetes-admin"));
     assert_eq!(cluster.kubectl("auth can-i create pods").await.ok().trim(), "yes");
@@ -40,10 +40,10 @@ async fn a_deployment_from_apply_to_delete() {
     assert_eq!(cluster.apply(DEPLOYMENT).await.ok().trim(), "deployment.apps/web created");
     assert_eq!(cluster.apply(DEPLOYMENT).await.ok().trim(), "deployment.apps/web unchanged");
     cluster.until("get pods -o jsonpath={.items[*].spec.nodeName}", |out| out == "n1 n1").await;
-    let table = cluster.kubectl("get deploy,rs,pods -o wide").await.ok();
-    assert!(table.contains("READY   UP-TO-DATE   AVAILABLE   AGE   CONTAINERS   IMAGES   SELECTOR"), "{table}");
-    assert!(table.contains("0/2     2            0"), "{table}");
-    assert!(table.contains("0/1     Pending   0"), "{table}");
+    let table = squeezed(&cluster.kubectl("get deploy,rs,pods -o wide").await.ok());
+    assert!(table.contains("READY UP-TO-DATE AVAILABLE AGE CONTAINERS IMAGES SELECTOR"), "{table}");
+    assert!(table.contains("0/2 2 0"), "{table}");
+    assert!(table.contains("0/1 Pending 0"), "{table}");
 
     let described = cluster.kubectl("describe deploy web").await.ok();
     assert!(described.contains("Scaled up replica set web-"), "{described}");
@@ -98,17 +98,21 @@ async fn a_rollout_ends_when_its_pods_are_ready_and_replaces_the_old_ones() {
     play_ready(&cluster).await;
     let status = cluster.kubectl("rollout status deploy/web --timeout=20s").await.ok();
     assert!(status.contains("successfully rolled out"), "{status}");
-    let table = cluster.kubectl("get deploy web --no-headers").await.ok();
-    assert!(table.contains("2/2     2            2"), "{table}");
+    let table = squeezed(&cluster.kubectl("get deploy web --no-headers").await.ok());
+    assert!(table.contains("2/2 2 2"), "{table}");
     cluster.kubectl("wait --for=condition=Available deploy/web --timeout=10s").await.ok();
 
     cluster.kubectl("set image deploy/web web=web:2").await.ok();
     // Each step of the rollout waits for the pods of the last to be ready.
     for _ in 0..200 {
         play_ready(&cluster).await;
-        let status =
-            cluster.kubectl("get deploy web -o jsonpath={.status.updatedReplicas}/{.status.replicas}").await.ok();
-        if status == "2/2" {
+        let status = cluster
+            .kubectl(
+                "get deploy web -o jsonpath={.status.updatedReplicas}/{.status.replicas}/{.status.availableReplicas}",
+            )
+            .await
+            .ok();
+        if status == "2/2/2" {
             break;
         }
     }
@@ -146,8 +150,8 @@ async fn objects_are_labelled_annotated_patched_and_replaced() {
     assert!(cluster.kubectl("patch cm c -n foo -p {\"data\":{\"b\":\"3\"}}").await.ok().contains("no change"));
     let data = cluster.kubectl("get cm c -n foo -o jsonpath={.data}").await.ok();
     assert_eq!(serde_json::from_str::<Value>(&data).unwrap(), json!({"a": "2", "b": "3"}));
-    let secret = cluster.kubectl("get secret s -n foo").await.ok();
-    assert!(secret.contains("Opaque   1"), "{secret}");
+    let secret = squeezed(&cluster.kubectl("get secret s -n foo").await.ok());
+    assert!(secret.contains("Opaque 1"), "{secret}");
     let dry = cluster.kubectl("create configmap d --from-literal=a=1 -n foo --dry-run=server").await.ok();
     assert!(dry.contains("server dry run"), "{dry}");
     assert!(cluster.kubectl("get cm d -n foo").await.failed().contains("configmaps \"d\" not found"));
@@ -162,10 +166,10 @@ async fn a_bad_manifest_is_refused_with_its_faults_and_stores_nothing() {
     }
     let cluster = Cluster::start().await;
     let unknown =
-        "{apiVersion: v1, kind: Pod, metadata: {name: bad}, spec: {containers: [{name: c, image: x, imagee: y}]}}";
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: bad}\nspec: {containers: [{name: c, image: x, imagee: y}]}";
     let error = cluster.apply(unknown).await.failed();
     assert!(error.contains("strict decoding error: unknown field \"spec.containers[0].imagee\""), "{error}");
-    let invalid = "{apiVersion: v1, kind: Pod, metadata: {name: bad}, spec: {containers: [{name: c}]}}";
+    let invalid = "apiVersion: v1\nkind: Pod\nmetadata: {name: bad}\nspec: {containers: [{name: c}]}";
     let error = cluster.apply(invalid).await.failed();
     assert!(error.contains("The Pod \"bad\" is invalid: spec.containers[0].image: Required value"), "{error}");
     let error = cluster.kubectl("get pod bad").await.failed();

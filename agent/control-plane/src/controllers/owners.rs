@@ -35,7 +35,7 @@ pub(super) async fn claim(
                     claimed.push(object);
                 } else {
                     set_owners(registry, ctx, resource, &object, |owners| {
-                        owners.retain(|o| o["uid"] != *uid_of(owner))
+                        owners.retain(|o| o["uid"] != *uid_of(owner));
                     })
                     .await?;
                 }

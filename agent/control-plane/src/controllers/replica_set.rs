@@ -1,5 +1,6 @@
 //! The ReplicaSet controller: as many pods of a template as wanted.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,13 +53,12 @@ impl Reconciler for ReplicaSets {
                     let namespace = namespace_of(object).to_owned();
                     keys.push(Key { resource: REPLICA_SETS.storage, namespace, name });
                 }
-                Some(_) => {}
                 // An orphan may be anybody's.
                 None if !change.deleted => {
                     let sets = self.registry.list(&REPLICA_SETS, Some(namespace_of(object)));
                     keys.extend(sets.iter().map(|set| key_of(&REPLICA_SETS, set)));
                 }
-                None => {}
+                Some(_) | None => {}
             }
         }
         keys.dedup();
@@ -100,12 +100,10 @@ fn until_available(pod: &Value, min_ready: i64) -> Option<i64> {
 impl ReplicaSets {
     async fn manage(&self, set: &Value, active: &[Arc<Value>]) -> Result<(), Status> {
         let wanted = usize::try_from(set["spec"]["replicas"].as_i64().unwrap_or(1)).unwrap_or(0);
-        if active.len() < wanted {
-            self.create((wanted - active.len()).min(BURST), set).await
-        } else if active.len() > wanted {
-            self.remove((active.len() - wanted).min(BURST), set, active).await
-        } else {
-            Ok(())
+        match active.len().cmp(&wanted) {
+            Ordering::Less => self.create((wanted - active.len()).min(BURST), set).await,
+            Ordering::Greater => self.remove((active.len() - wanted).min(BURST), set, active).await,
+            Ordering::Equal => Ok(()),
         }
     }
 

@@ -160,16 +160,13 @@ impl Queue {
 
     fn done(&mut self, key: Key, result: Result<Option<Duration>, ()>) {
         self.running.remove(&key);
-        let delay = match result {
-            Ok(delay) => {
-                self.failures.remove(&key);
-                delay
-            }
-            Err(()) => {
-                let failures = self.failures.entry(key.clone()).or_default();
-                *failures += 1;
-                Some(LAST_RETRY.min(FIRST_RETRY.saturating_mul(1 << (*failures).min(16))))
-            }
+        let delay = if let Ok(delay) = result {
+            self.failures.remove(&key);
+            delay
+        } else {
+            let failures = self.failures.entry(key.clone()).or_default();
+            *failures += 1;
+            Some(LAST_RETRY.min(FIRST_RETRY.saturating_mul(1 << (*failures).min(16))))
         };
         if let Some(delay) = delay {
             self.later.retain(|(_, waiting)| *waiting != key);

@@ -13,7 +13,6 @@ pub(super) fn prepare_create(resource: &Resource, object: &mut Value) {
         object["metadata"]["generation"] = json!(1);
     }
     match resource.kind {
-        "Pod" => object["status"] = json!({"phase": "Pending"}),
         "Namespace" => {
             object["spec"] = json!({"finalizers": ["kubernetes"]});
             object["status"] = json!({"phase": "Active"});
@@ -21,7 +20,7 @@ pub(super) fn prepare_create(resource: &Resource, object: &mut Value) {
         "Deployment" => object["status"] = json!({}),
         "ReplicaSet" => object["status"] = json!({"replicas": 0}),
         "Service" => object["status"] = json!({"loadBalancer": {}}),
-        "PersistentVolume" | "PersistentVolumeClaim" => object["status"] = json!({"phase": "Pending"}),
+        "Pod" | "PersistentVolume" | "PersistentVolumeClaim" => object["status"] = json!({"phase": "Pending"}),
         "Secret" => fold_string_data(object),
         _ => {}
     }

@@ -55,7 +55,7 @@ impl Registry {
                 return Ok(Written { object: old, warnings });
             }
             admission::update(self, ctx, resource, part, &mut object, &old)?;
-            self.check(resource, part, &object, &old, name)?;
+            check(resource, part, &object, &old, name)?;
             if ctx.dry_run {
                 return Ok(Written { object: Arc::new(object), warnings });
             }
@@ -73,19 +73,19 @@ impl Registry {
         }
         Err(Status::modified(resource.group, resource.plural, name))
     }
+}
 
-    fn check(&self, resource: &Resource, part: Part, object: &Value, old: &Value, name: &str) -> Result<(), Status> {
-        let faults = match part {
-            Part::Main => validation::update(resource, object, old),
-            Part::Ephemeral if !validation::ephemeral_only_added(object, old) => {
-                let why = "existing ephemeral containers may not be changed or removed, and nothing else of the pod";
-                return Err(Status::forbidden(resource.group, resource.plural, name, why));
-            }
-            Part::Ephemeral => validation::create(resource, object),
-            Part::Status | Part::Finalize => Vec::new(),
-        };
-        if faults.is_empty() { Ok(()) } else { Err(Status::invalid(resource.group, resource.kind, name, faults)) }
-    }
+fn check(resource: &Resource, part: Part, object: &Value, old: &Value, name: &str) -> Result<(), Status> {
+    let faults = match part {
+        Part::Main => validation::update(resource, object, old),
+        Part::Ephemeral if !validation::ephemeral_only_added(object, old) => {
+            let why = "existing ephemeral containers may not be changed or removed, and nothing else of the pod";
+            return Err(Status::forbidden(resource.group, resource.plural, name, why));
+        }
+        Part::Ephemeral => validation::create(resource, object),
+        Part::Status | Part::Finalize => Vec::new(),
+    };
+    if faults.is_empty() { Ok(()) } else { Err(Status::invalid(resource.group, resource.kind, name, faults)) }
 }
 
 fn check_identity(resource: &Resource, name: &str, sent: &Value, old: &Value) -> Result<(), Status> {

@@ -130,10 +130,12 @@ fn node_may(registry: &Registry, node: &str, asked: &Attributes) -> bool {
         ("serviceaccounts", "token") => verb == "create" && runs_account(registry, node, &asked.namespace, name),
         ("services" | "runtimeclasses.node.k8s.io" | "csidrivers.storage.k8s.io", "") => reading,
         ("events", "") => ["create", "update", "patch"].contains(&verb),
-        ("tokenreviews.authentication.k8s.io", "")
-        | ("subjectaccessreviews.authorization.k8s.io" | "localsubjectaccessreviews.authorization.k8s.io", "") => {
-            verb == "create"
-        }
+        (
+            "tokenreviews.authentication.k8s.io"
+            | "subjectaccessreviews.authorization.k8s.io"
+            | "localsubjectaccessreviews.authorization.k8s.io",
+            "",
+        ) => verb == "create",
         _ => false,
     }
 }

@@ -250,7 +250,7 @@ fn container(request: &ResourceRequest, pod: &Value) -> Result<String, Status> {
                 many.join(" ")
             );
             if !init.is_empty() {
-                message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+                message = format!("{message} or one of the init containers: [{}]", init.join(" "));
             }
             Err(Status::bad_request(message))
         }

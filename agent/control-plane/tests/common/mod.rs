@@ -12,6 +12,7 @@ use base64::Engine as _;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use orlop_control_plane::{Config, ControlPlane};
 use rustls_pki_types::pem::PemObject as _;
@@ -135,6 +136,11 @@ impl Cluster {
     }
 }
 
+/// Text with every run of spaces as one: the widths of kubectl's columns follow their contents.
+pub(crate) fn squeezed(text: &str) -> String {
+    text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join("\n")
+}
+
 /// Says why a test does not run, when there is no kubectl.
 pub(crate) fn no_kubectl() -> bool {
     let missing = !Path::new(KUBECTL).exists();
@@ -179,18 +185,17 @@ impl Client {
         Self { address: control_plane.local_addr(), tls: Arc::new(tls), token }
     }
 
-    /// Sends a request and returns the response, whose body may go on.
-    pub(crate) async fn open(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<(&str, &Value)>,
-    ) -> http::Response<hyper::body::Incoming> {
+    async fn connect(&self) -> hyper::client::conn::http1::SendRequest<Full<Bytes>> {
         let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::from(self.address.ip());
         let stream = tokio_rustls::TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await.unwrap();
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection.with_upgrades());
+        sender
+    }
+
+    /// Sends a request and returns the response, whose body may go on.
+    async fn open(&self, method: Method, path: &str, body: Option<(&str, &Value)>) -> http::Response<Incoming> {
         let mut request = Request::builder().method(method).uri(path).header("host", "test");
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -200,13 +205,31 @@ impl Client {
             request = request.header("content-type", content_type);
             bytes = Bytes::from(value.to_string());
         }
-        sender.send_request(request.body(Full::new(bytes)).unwrap()).await.unwrap()
+        self.connect().await.send_request(request.body(Full::new(bytes)).unwrap()).await.unwrap()
+    }
+
+    /// Upgrades to SPDY, as far as the bytes that follow the handshake.
+    pub(crate) async fn upgrade(&self, path: &str) -> TokioIo<hyper::upgrade::Upgraded> {
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(path)
+            .header("host", "test")
+            .header("connection", "Upgrade")
+            .header("upgrade", "SPDY/3.1")
+            .header("x-stream-protocol-version", "v4.channel.k8s.io")
+            .body(Full::new(Bytes::new()))
+            .unwrap();
+        let response = self.connect().await.send_request(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+        assert_eq!(response.headers()["x-stream-protocol-version"], "v4.channel.k8s.io");
+        TokioIo::new(hyper::upgrade::on(response).await.unwrap())
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<(&str, &Value)>) -> (StatusCode, Value) {
         let response = self.open(method, path, body).await;
         let code = response.status();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let body = tokio::time::timeout(PATIENCE, response.into_body().collect()).await.expect("an answer that ends");
+        let bytes = body.unwrap().to_bytes();
         (code, serde_json::from_slice(&bytes).unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes))))
     }
 
@@ -240,7 +263,7 @@ impl Client {
 
 /// The events of a watch.
 pub(crate) struct Watch {
-    body: hyper::body::Incoming,
+    body: Incoming,
     buffer: Vec<u8>,
 }
 

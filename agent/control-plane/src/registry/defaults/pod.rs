@@ -108,7 +108,7 @@ fn http_get(get: &mut Value) {
 }
 
 fn volume(volume: &mut Value) {
-    let sources = volume.as_object().map_or(0, |map| map.len());
+    let sources = volume.as_object().map_or(0, serde_json::Map::len);
     if sources <= 1 {
         volume["emptyDir"] = json!({});
     }

@@ -46,18 +46,15 @@ fn validate_kind(resource: &Resource, object: &Value, faults: &mut Faults) {
         }
         "Secret" => secret(object, faults),
         "Lease" => positive(&object["spec"]["leaseDurationSeconds"], "spec.leaseDurationSeconds", faults),
-        "RuntimeClass" => {
-            if !is_dns_label(object["handler"].as_str().unwrap_or_default()) {
-                faults.invalid("handler", &object["handler"], meta::LABEL_RULE);
-            }
+        "RuntimeClass" if !is_dns_label(object["handler"].as_str().unwrap_or_default()) => {
+            faults.invalid("handler", &object["handler"], meta::LABEL_RULE);
         }
-        "PriorityClass" => {
+        "PriorityClass"
             if object["value"].as_i64().unwrap_or(0) > 1_000_000_000
-                && !object["metadata"]["name"].as_str().unwrap_or_default().starts_with("system-")
-            {
-                let rule = "maximum allowed value of a user defined priority is 1000000000";
-                faults.forbidden("value", rule);
-            }
+                && !object["metadata"]["name"].as_str().unwrap_or_default().starts_with("system-") =>
+        {
+            let rule = "maximum allowed value of a user defined priority is 1000000000";
+            faults.forbidden("value", rule);
         }
         _ => {}
     }

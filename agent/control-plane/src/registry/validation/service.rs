@@ -23,10 +23,9 @@ pub(super) fn validate(spec: &Value, faults: &mut Faults) {
         let at = format!("spec.ports[{index}]");
         match port["name"].as_str().filter(|name| !name.is_empty()) {
             None if ports.len() > 1 => faults.required(&format!("{at}.name"), ""),
-            None => {}
             Some(name) if !is_dns_label(name) => faults.invalid(&format!("{at}.name"), &port["name"], LABEL_RULE),
             Some(name) if !names.insert(name) => faults.duplicate(&format!("{at}.name"), &port["name"]),
-            Some(_) => {}
+            None | Some(_) => {}
         }
         if !port["port"].as_i64().is_some_and(|p| (1..=65535).contains(&p)) {
             pod::port_range(&format!("{at}.port"), &port["port"], faults);

@@ -25,15 +25,11 @@ pub(super) fn validate(resource: &Resource, object: &Value, old: &Value, faults:
             frozen(object, old, &["data"], faults);
         }
         "ConfigMap" => frozen(object, old, &["data", "binaryData"], faults),
-        "RuntimeClass" => {
-            if object["handler"] != old["handler"] {
-                faults.invalid("handler", &object["handler"], "field is immutable");
-            }
+        "RuntimeClass" if object["handler"] != old["handler"] => {
+            faults.invalid("handler", &object["handler"], "field is immutable");
         }
-        "PriorityClass" => {
-            if object["value"] != old["value"] {
-                faults.forbidden("value", "may not be changed in an update.");
-            }
+        "PriorityClass" if object["value"] != old["value"] => {
+            faults.forbidden("value", "may not be changed in an update.");
         }
         _ => {}
     }

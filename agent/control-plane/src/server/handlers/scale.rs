@@ -14,6 +14,9 @@ use crate::server::reply::Reply;
 use crate::server::request::ResourceRequest;
 use crate::status::Status;
 
+/// From the present scale to the wanted.
+type Change = Box<dyn Fn(&Value) -> Result<Value, Status> + Send + Sync>;
+
 pub(super) async fn serve(
     api: &Api,
     ctx: &Context,
@@ -22,7 +25,7 @@ pub(super) async fn serve(
     incoming: Request<Incoming>,
 ) -> Result<Reply, Status> {
     let (namespace, name) = (request.namespace.as_str(), request.name.as_str());
-    let change: Box<dyn Fn(&Value) -> Result<Value, Status> + Send + Sync> = match request.verb {
+    let change: Change = match request.verb {
         "get" => {
             let found = api.registry.get(resource, namespace, name)?;
             return Ok(Reply::json(StatusCode::OK, &scale_of(&found)));

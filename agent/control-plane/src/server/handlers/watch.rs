@@ -203,13 +203,10 @@ impl Feed {
                 return None;
             }
             tokio::select! {
-                events = self.watcher.next() => match events {
-                    Ok(events) => self.take(&events),
-                    Err(_) => {
-                        let revision = self.watcher.revision();
-                        self.queue.push_back(line("ERROR", &gone(revision, revision).to_json()));
-                        self.ended = true;
-                    }
+                events = self.watcher.next() => if let Ok(events) = events { self.take(&events) } else {
+                    let revision = self.watcher.revision();
+                    self.queue.push_back(line("ERROR", &gone(revision, revision).to_json()));
+                    self.ended = true;
                 },
                 _ = self.ticks.tick(), if self.bookmarks => {
                     let revision = self.watcher.revision();

@@ -59,7 +59,7 @@ fn gates(pod: &Value) -> String {
 pub(super) fn summarize(pod: &Value) -> Summary {
     let (spec, status) = (&pod["spec"], &pod["status"]);
     let mut summary = Summary { total: list(&spec["containers"]).len(), ..Summary::default() };
-    summary.reason = status["phase"].as_str().unwrap_or_default().to_owned();
+    status["phase"].as_str().unwrap_or_default().clone_into(&mut summary.reason);
     if let Some(reason) = status["reason"].as_str().filter(|reason| !reason.is_empty()) {
         reason.clone_into(&mut summary.reason);
     }
