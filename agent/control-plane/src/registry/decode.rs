@@ -96,9 +96,9 @@ fn unknown_fields(sent: &Value, decoded: &Value, path: &mut String, unknown: &mu
         }
         (Value::Array(sent), Value::Array(decoded)) => {
             for (index, (value, found)) in sent.iter().zip(decoded).enumerate() {
-                path.push_str("[");
+                path.push('[');
                 path.push_str(&index.to_string());
-                path.push_str("]");
+                path.push(']');
                 unknown_fields(value, found, path, unknown);
                 path.truncate(length);
             }
