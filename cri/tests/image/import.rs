@@ -28,7 +28,9 @@ async fn docker_and_oci_archives_are_imported() {
     skopeo(&scratch, &format!("docker-archive:{}:q.example/app:docker", docker.display()));
     skopeo(&scratch, &format!("oci-archive:{}:q.example/app:oci", oci.display()));
     for (path, name) in [(&docker, "q.example/app:docker"), (&oci, "q.example/app:oci")] {
-        let ids = store.import(path, ImportOptions { pin: true }).await.unwrap();
+        let (own, from) = (store.clone(), path.clone());
+        let spawned = tokio::spawn(async move { own.import(&from, ImportOptions { pin: true }).await });
+        let ids = spawned.await.unwrap().unwrap();
         let image = store.find(name).unwrap().unwrap();
         assert_eq!(ids, [image.id], "{name}");
         assert!(image.pinned);

@@ -122,8 +122,11 @@ async fn concurrent_pulls_share_the_work() {
     registry.push("app:1", None, large);
     let store = scratch.store();
     let app = reference(&registry, "app:1");
-    let pulls = (0..4).map(|_| store.pull(&app, None, None));
-    let ids: Vec<_> = futures::future::join_all(pulls).await.into_iter().map(Result::unwrap).collect();
+    let pulls = (0..4).map(|_| {
+        let (store, app) = (store.clone(), app.clone());
+        tokio::spawn(async move { store.pull(&app, None, None).await })
+    });
+    let ids: Vec<_> = futures::future::join_all(pulls).await.into_iter().map(|done| done.unwrap().unwrap()).collect();
     assert!(ids.iter().all(|id| *id == ids[0]));
     let layer = std::fs::read_dir(scratch.path("store/blobs/sha256"))
         .unwrap()

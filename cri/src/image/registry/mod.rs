@@ -72,10 +72,10 @@ impl<'a> Session<'a> {
 
     /// Asks which digest a tag or a digest has, without fetching it. None: the registry does not say.
     pub(crate) async fn resolve(&self, selector: &str) -> Result<Option<Digest>, Error> {
-        let path = format!("manifests/{selector}");
+        let path = &format!("manifests/{selector}");
         let tag = !selector.contains(':');
-        let answered = self.each(&path, tag, async |door| {
-            let (_, answer) = self.ask(door, Method::HEAD, &path, &manifest_headers()).await?;
+        let answered = self.each(path, tag, |door| async move {
+            let (_, answer) = self.ask(door, Method::HEAD, path, &manifest_headers()).await?;
             Ok(answer.headers().get(DIGEST_HEADER).and_then(|v| v.to_str().ok()).and_then(|text| text.parse().ok()))
         });
         answered.await
@@ -83,10 +83,10 @@ impl<'a> Session<'a> {
 
     /// Fetches a manifest or an index by tag or digest, and describes it as what it is.
     pub(crate) async fn manifest(&self, selector: &str) -> Result<(Descriptor, Bytes), Error> {
-        let path = format!("manifests/{selector}");
+        let path = &format!("manifests/{selector}");
         let tag = !selector.contains(':');
-        let answered = self.each(&path, tag, async |door| {
-            let (uri, answer) = self.ask(door, Method::GET, &path, &manifest_headers()).await?;
+        let answered = self.each(path, tag, |door| async move {
+            let (uri, answer) = self.ask(door, Method::GET, path, &manifest_headers()).await?;
             let said = answer.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
             let content = self.transport.document(&uri, answer).await?;
             let descriptor = Descriptor::new(&media_type(&said, &content), &content);
@@ -101,9 +101,9 @@ impl<'a> Session<'a> {
 
     /// Fetches a small blob whole.
     pub(crate) async fn document(&self, blob: &Descriptor) -> Result<Bytes, Error> {
-        let path = format!("blobs/{}", blob.digest);
-        let answered = self.each(&path, false, async |door| {
-            let (uri, answer) = self.ask(door, Method::GET, &path, &HeaderMap::new()).await?;
+        let path = &format!("blobs/{}", blob.digest);
+        let answered = self.each(path, false, |door| async move {
+            let (uri, answer) = self.ask(door, Method::GET, path, &HeaderMap::new()).await?;
             let content = self.transport.document(&uri, answer).await?;
             match blob.verify("the blob", &content) {
                 Ok(()) => Ok(content),
@@ -176,12 +176,10 @@ impl<'a> Session<'a> {
     }
 
     /// Asks the endpoints in turn until one succeeds.
-    async fn each<T>(
-        &self,
-        path: &str,
-        resolve: bool,
-        ask: impl AsyncFn(&Door) -> Result<T, Attempt>,
-    ) -> Result<T, Error> {
+    async fn each<'s, T, F>(&'s self, path: &str, resolve: bool, ask: impl Fn(&'s Door) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Attempt>>,
+    {
         let mut attempts = Vec::new();
         for at in self.order(resolve) {
             match ask(&self.endpoints[at]).await {
