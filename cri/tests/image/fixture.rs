@@ -71,9 +71,15 @@ fn eventually(what: &str, mut is: impl FnMut() -> bool) {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        let path = self.dir.path();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let left = mounts.contains(self.dir.path().to_str().unwrap_or("?"));
+        let left = mounts.contains(path.to_str().unwrap_or("?"));
         assert!(std::thread::panicking() || !left, "a mount is left");
+        // Work behind the scenes may still be removing too.
+        let gone = || std::fs::remove_dir_all(path).is_ok() || !path.exists();
+        if !std::thread::panicking() {
+            eventually("the folder of the test is gone", gone);
+        }
     }
 }
 
