@@ -56,7 +56,7 @@ impl Agent {
             Some(path) => Some(client(path).await?),
             None => None,
         };
-        let node_ip = config.node_ip.or_else(info::default_address).ok_or(Error::NoAddress)?;
+        let node_ip = config.node_address().ok_or(Error::NoAddress)?;
         let acceptor = tls::acceptor(&config, vec![config.node_name.clone(), node_ip.to_string()])?;
         let listen = config.listen;
         let failed = |source| Error::Listen { address: listen, source };

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::Taint;
 
+use crate::node::info;
+
 /// The configuration of one agent. [`Config::new`] gives the kubelet's defaults.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -63,6 +65,11 @@ pub struct LogRotation {
 }
 
 impl Config {
+    /// The address that the node reports: the one given, or the one that the default route would use.
+    pub fn node_address(&self) -> Option<IpAddr> {
+        self.node_ip.or_else(info::default_address)
+    }
+
     /// The kubelet's defaults for a node of this name.
     pub fn new(node_name: impl Into<String>, state_dir: impl Into<PathBuf>, cri_socket: impl Into<PathBuf>) -> Self {
         Self {

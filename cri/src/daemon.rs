@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use orlop_proto::admin::images_server::ImagesServer;
 use orlop_proto::v1::image_service_server::ImageServiceServer;
 use orlop_proto::v1::runtime_service_server::RuntimeServiceServer;
 use tokio::task::JoinHandle;
@@ -110,6 +111,7 @@ async fn serve(engine: Shared, clients: UnixListenerStream, closing: Cancellatio
     let services = Services { engine };
     Server::builder()
         .add_service(RuntimeServiceServer::new(services.clone()).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(ImagesServer::new(services.clone()).max_decoding_message_size(MAX_MESSAGE))
         .add_service(ImageServiceServer::new(services).max_decoding_message_size(MAX_MESSAGE))
         .serve_with_incoming_shutdown(clients, closing.cancelled_owned())
         .await

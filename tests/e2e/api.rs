@@ -18,7 +18,7 @@ pub(crate) const CASES: &[Case] = &[
 
 fn bad_manifest(_: &Stack, namespace: &Namespace) -> Result<()> {
     let refused = |manifest: &str, why: &str| {
-        let outcome = namespace.outcome_with_input(&["apply", "-f", "-"], manifest)?;
+        let outcome = namespace.try_apply(manifest)?;
         ensure!(outcome.code == 1 && outcome.stderr.contains(why), "wanted {why:?}: {outcome:?}");
         Ok(())
     };

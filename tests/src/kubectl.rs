@@ -87,9 +87,15 @@ impl Kubectl {
             .with_context(|| format!("start kubectl {args:?}"))
     }
 
+    /// `kubectl apply` of manifests, however it ends.
+    pub fn try_apply(&self, manifests: &str) -> Result<Outcome> {
+        // kubectl takes what begins with a brace for JSON, which YAML's flow style is not.
+        self.outcome_with_input(&["apply", "-f", "-"], &format!("---\n{manifests}"))
+    }
+
     /// `kubectl apply` of manifests; what it printed.
     pub fn apply(&self, manifests: &str) -> Result<String> {
-        let outcome = self.outcome_with_input(&["apply", "-f", "-"], manifests)?;
+        let outcome = self.try_apply(manifests)?;
         if outcome.code != 0 {
             bail!("kubectl apply ended with {}: {}{}", outcome.code, outcome.stdout, outcome.stderr);
         }

@@ -44,10 +44,10 @@ impl Node {
             "state = \"{folder}/state\"\nrun = \"{folder}/run\"\n\
              [node]\nname = \"{name}\"\ncgroup-root = \"/orlop-{name}\"\nlog-dir = \"{folder}/log\"\n\
              [control-plane]\nlisten = \"{}\"\n\
-             [agent]\nlisten = \"{}\"\nstatic-pods = \"{folder}/manifests\"\n\
+             [agent]\nlisten = \"0.0.0.0:{}\"\nstatic-pods = \"{folder}/manifests\"\n\
              [network]\npod-cidr = \"10.{subnet}.{}.0/24\"\nbridge = \"{}\"\nnft-table = \"orlop-{name}\"\n",
             free_port()?,
-            free_port()?,
+            free_port()?.port(),
             NODES.load(Ordering::Relaxed) % 256,
             self.bridge(),
         ))

@@ -64,6 +64,11 @@ fn main() -> ExitCode {
         println!("orlop-shim {} (protocol {VERSION})", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     }
+    // Containers can come to hold the program of the process that starts them (CVE-2019-5736).
+    if let Err(failure) = orlop_runtime::run_from_read_only_mount() {
+        eprintln!("orlop-shim: take the program out of containers' reach: {failure}");
+        return ExitCode::FAILURE;
+    }
     let Some(connection) = launch::first_connection() else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);

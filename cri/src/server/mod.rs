@@ -1,6 +1,7 @@
 //! The two services: one file per call, or per few small ones. Here, and only here, requests are logged and errors
 //! become gRPC statuses.
 
+mod admin;
 mod answer;
 mod container;
 mod events;

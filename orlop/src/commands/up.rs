@@ -55,7 +55,7 @@ fn agent_settings(config: &Config, name: &str, control_plane: &ControlPlane) -> 
     let kubeconfig = settings.state_dir.join("kubeconfig");
     control_plane.write_node_kubeconfig(name, &kubeconfig)?;
     let mut names = vec!["localhost".to_owned(), settings.listen.ip().to_string(), "127.0.0.1".to_owned()];
-    names.extend(config.node.ip.map(|ip| ip.to_string()));
+    names.extend(settings.node_address().map(|ip| ip.to_string()));
     names.extend(config.control_plane.advertise.map(|ip| ip.to_string()));
     let serving = control_plane.issue_kubelet_serving(name, &names)?;
     let (cert, key) = (settings.state_dir.join("serving.crt"), settings.state_dir.join("serving.key"));
