@@ -170,10 +170,14 @@ impl Config {
     /// What the types cannot say.
     fn check(&self) -> Result<()> {
         for (name, path) in [("state", &self.state), ("run", &self.run), ("node.log-dir", &self.node.log_dir)] {
-            ensure!(path.is_absolute(), "{name} = {path:?}: give an absolute path");
+            ensure!(path.is_absolute(), "{name} = {}: give an absolute path", path.display());
         }
         ensure!(self.state != self.run, "state and run are the same folder; run is emptied at every boot");
-        ensure!(self.node.cgroup_root.starts_with('/'), "node.cgroup-root = {:?}: start it with /", self.node.cgroup_root);
+        ensure!(
+            self.node.cgroup_root.starts_with('/'),
+            "node.cgroup-root = {:?}: start it with /",
+            self.node.cgroup_root
+        );
         orlop_cni::validate_interface_name(&self.network.bridge)
             .with_context(|| format!("network.bridge = {:?}", self.network.bridge))?;
         ensure!(self.network.pod_cidr.prefix_len() <= 29, "network.pod-cidr = {}: too small", self.network.pod_cidr);

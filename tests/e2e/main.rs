@@ -32,8 +32,12 @@ fn main() -> ExitCode {
     let mut failed = run(&arguments, &beside_each_other.concat());
     arguments.test_threads = Some(1);
     failed |= run(&arguments, &[cri::CASES, crash::CASES].concat());
-    failed |= libtest_mimic::run(&arguments, vec![Trial::test("nothing_is_left", || stack::finish().map_err(failure))])
-        .has_failed();
+    // Whatever was asked for, what was started is ended.
+    arguments.filter = None;
+    arguments.exact = false;
+    arguments.skip.clear();
+    let last = Trial::test("nothing_is_left", || stack::finish().map_err(failure));
+    failed |= libtest_mimic::run(&arguments, vec![last]).has_failed();
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 

@@ -124,9 +124,11 @@ fn port_forward(stack: &Stack, namespace: &Namespace) -> Result<()> {
     ))?;
     namespace.wait_for("Ready", "web")?;
     let mut forward = namespace.spawn(&["port-forward", "pod/web", ":80"])?;
+    // Kept open: kubectl tells of every connection there, and ends when nobody listens.
+    let mut told = BufReader::new(forward.stdout.take().context("stdout of kubectl")?);
     let checked = (|| {
         let mut first = String::new();
-        BufReader::new(forward.stdout.take().context("stdout of kubectl")?).read_line(&mut first)?;
+        told.read_line(&mut first)?;
         let address =
             first.split("from ").nth(1).and_then(|rest| rest.split(' ').next()).context("the address")?.to_owned();
         for _ in 0..20 {

@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 
+use crate::commands::up::pod_network;
 use crate::commands::{asked_to_end, ready};
 use crate::config::Config;
-use crate::commands::up::pod_network;
 
 pub(crate) async fn run(config: Config) -> Result<()> {
     pod_network(&config)?;

@@ -64,10 +64,8 @@ fn daemon(work: impl Future<Output = Result<()>>) -> Result<ExitCode> {
 
 fn block_on(work: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
     provider();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the asynchronous runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the asynchronous runtime")?;
     runtime.block_on(work)
 }
 

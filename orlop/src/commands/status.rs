@@ -39,8 +39,8 @@ pub(crate) async fn run(config: Config, args: Args) -> Result<ExitCode> {
 /// `Ok` if the API server says that the node is.
 async fn ready(config: &Config, name: &str) -> Result<()> {
     let path = config.admin_kubeconfig();
-    let kubeconfig =
-        Kubeconfig::read_from(&path).with_context(|| format!("read {}; has `orlop up` been started?", path.display()))?;
+    let kubeconfig = Kubeconfig::read_from(&path)
+        .with_context(|| format!("read {}; has `orlop up` been started?", path.display()))?;
     let client_config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     let node = Api::<Node>::all(Client::try_from(client_config)?).get(name).await?;
     let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();

@@ -25,10 +25,8 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         private_folder(folder)?;
     }
     pod_network(&config)?;
-    let (daemon, control_plane) = tokio::join!(
-        orlop_cri::Daemon::start(config.for_cri()),
-        ControlPlane::start(config.for_control_plane()),
-    );
+    let (daemon, control_plane) =
+        tokio::join!(orlop_cri::Daemon::start(config.for_cri()), ControlPlane::start(config.for_control_plane()),);
     let (daemon, control_plane) = (daemon?, control_plane?);
     let admin = config.admin_kubeconfig();
     control_plane.write_admin_kubeconfig(&admin)?;

@@ -39,15 +39,12 @@ fn mount_point(line: &str) -> Option<PathBuf> {
     while let Some((&byte, tail)) = rest.split_first() {
         let escaped = (byte == b'\\').then(|| tail.get(..3)).flatten();
         let octal = escaped.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        match octal {
-            Some(value) => {
-                path.push(value);
-                rest = &tail[3..];
-            }
-            None => {
-                path.push(byte);
-                rest = tail;
-            }
+        if let Some(value) = octal {
+            path.push(value);
+            rest = &tail[3..];
+        } else {
+            path.push(byte);
+            rest = tail;
         }
     }
     Some(std::ffi::OsString::from_vec(path).into())

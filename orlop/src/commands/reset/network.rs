@@ -19,7 +19,9 @@ pub(super) fn remove(conf_dir: &Path) -> Option<Error> {
     }
     let list = match NetworkConfigList::load(conf_dir) {
         Ok(list) => list,
-        Err(error) => return Some(Error::new(error).context(format!("read the pod network in {}", conf_dir.display()))),
+        Err(error) => {
+            return Some(Error::new(error).context(format!("read the pod network in {}", conf_dir.display())));
+        }
     };
     let deadline = Instant::now() + PATIENCE;
     loop {
