@@ -56,7 +56,7 @@ fn exec_terminal(stack: &Stack, namespace: &Namespace) -> Result<()> {
         "--",
         "sh",
         "-c",
-        "tty; stty size; read line; echo got-$line; exit 5",
+        "tty; until stty size 2>/dev/null; do usleep 10000; done; read line; echo got-$line; exit 5",
     ]);
     let mut line = vec![kubectl.get_program().to_string_lossy().into_owned()];
     line.extend(kubectl.get_args().map(|arg| format!("'{}'", arg.to_string_lossy())));
