@@ -44,10 +44,14 @@ pub(crate) fn finish() -> Result<()> {
     let (state, run) = (node.state(), node.run());
     node.reset().with_context(|| format!("the log is kept at {:?}", node.keep_log()))?;
     drop(stack.registry.lock().unwrap_or_else(PoisonError::into_inner).take());
-    for folder in [state, run] {
+    for folder in [&state, &run] {
         if folder.exists() {
             bail!("{} is still there after the reset", folder.display());
         }
+    }
+    // A static is never dropped: the node's folder, with its configuration and log, goes here.
+    if let Some(folder) = state.parent() {
+        std::fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))?;
     }
     // The kernel takes down namespaces behind our back; what belongs to nobody stays.
     wait::until("the host to be as it was found", || {
