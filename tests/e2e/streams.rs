@@ -2,11 +2,13 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use orlop_tests::registry::free_port;
 use orlop_tests::{command, wait};
 
 use crate::Case;
@@ -14,9 +16,11 @@ use crate::stack::{Namespace, Stack};
 
 pub(crate) const CASES: &[Case] = &[
     ("exec_gives_exit_code_output_and_takes_input", exec),
+    ("exec_has_a_terminal", exec_terminal),
     ("attach_talks_to_the_container", attach),
     ("cp_brings_a_file_in_and_out", cp),
     ("port_forward_carries_requests", port_forward),
+    ("a_host_port_is_reached_from_the_host", host_port),
     ("logs_follow_tail_and_carry_times", logs),
 ];
 
@@ -39,6 +43,41 @@ fn exec(stack: &Stack, namespace: &Namespace) -> Result<()> {
     let words = "word\n".repeat(100_000);
     let counted = namespace.outcome_with_input(&["exec", "-i", "box", "--", "wc", "-l"], &words)?;
     ensure!(counted.stdout.trim() == "100000", "{counted:?}");
+    Ok(())
+}
+
+fn exec_terminal(stack: &Stack, namespace: &Namespace) -> Result<()> {
+    sleeper(stack, namespace)?;
+    // script(1) gives kubectl a terminal to be on.
+    let kubectl = namespace.command(&[
+        "exec",
+        "-it",
+        "box",
+        "--",
+        "sh",
+        "-c",
+        // The size arrives after the terminal, which is 0 by 0 until then.
+        "tty; until stty size | grep \"33 77\"; do usleep 10000; done; read line; echo got-$line; exit 5",
+    ]);
+    let mut line = vec![kubectl.get_program().to_string_lossy().into_owned()];
+    line.extend(kubectl.get_args().map(|arg| format!("'{}'", arg.to_string_lossy())));
+    let mut script = Command::new("script");
+    script.args(["-qec", &format!("stty rows 33 cols 77; {}", line.join(" ")), "/dev/null"]);
+    for (name, value) in kubectl.get_envs() {
+        script.env(name, value.context("kubectl's environment only adds")?);
+    }
+    let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("script(1)")?;
+    let mut input = child.stdin.take().context("stdin of script")?;
+    let mut output = BufReader::new(child.stdout.take().context("stdout of script")?);
+    let mut seen = String::new();
+    // The size is printed once the terminal is there; only then is somebody reading.
+    while !seen.contains("33 77") {
+        ensure!(output.read_line(&mut seen)? > 0, "the terminal ended early: {seen:?}");
+    }
+    input.write_all(b"ahoy\n")?;
+    output.read_to_string(&mut seen)?;
+    ensure!(seen.contains("/dev/pts/0") && seen.contains("got-ahoy"), "{seen:?}");
+    ensure!(child.wait()?.code() == Some(5), "{seen:?}");
     Ok(())
 }
 
@@ -102,6 +141,25 @@ fn port_forward(stack: &Stack, namespace: &Namespace) -> Result<()> {
     kill(Pid::from_raw(forward.id().cast_signed()), Signal::SIGTERM)?;
     forward.wait()?;
     checked
+}
+
+fn host_port(stack: &Stack, namespace: &Namespace) -> Result<()> {
+    let port = free_port()?.port();
+    namespace.apply(&format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: web}}, spec: {{terminationGracePeriodSeconds: 20, containers: [{{name: web, \
+          image: '{}', ports: [{{containerPort: 80, hostPort: {port}}}], readinessProbe: {{tcpSocket: {{port: 80}}, periodSeconds: 1}}}}]}}}}",
+        stack.nginx
+    ))?;
+    namespace.wait_for("Ready", "web")?;
+    let host = namespace.field("pod", "web", "/status/hostIP")?;
+    for address in ["127.0.0.1", host.as_str().context("the node's address")?] {
+        let answer = get(&format!("{address}:{port}"), "/").with_context(|| format!("by {address}"))?;
+        ensure!(answer.contains("Welcome to nginx!"), "by {address}: {answer:?}");
+    }
+    // A graceful deletion ends when the sandbox, with its ports, has been stopped.
+    namespace.run(&["delete", "pod", "web"])?;
+    ensure!(TcpStream::connect(("127.0.0.1", port)).is_err(), "the host port outlives its pod");
+    Ok(())
 }
 
 fn logs(stack: &Stack, namespace: &Namespace) -> Result<()> {

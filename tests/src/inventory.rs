@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::{fs, io};
 
 use anyhow::{Context, Result};
 
-use crate::command;
+use crate::{command, programs};
 
 /// The host at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,15 +17,15 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Looks at the host. `programs` is the folder of the programs under test: their processes count, and so does
+    /// Looks at the host. `folder` is that of the programs under test: their processes count, and so does
     /// every process whose root is not the host's.
-    pub fn take(programs: &Path) -> Result<Inventory> {
+    pub fn take(folder: &Path) -> Result<Inventory> {
         let mut things = BTreeSet::new();
         mounts(&mut things)?;
         interfaces(&mut things)?;
         tables(&mut things)?;
         cgroups(&mut things, Path::new("/sys/fs/cgroup"))?;
-        processes(&mut things, programs)?;
+        processes(&mut things, folder)?;
         Ok(Inventory { things })
     }
 
@@ -95,22 +95,21 @@ fn cgroups(things: &mut BTreeSet<String>, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn processes(things: &mut BTreeSet<String>, programs: &Path) -> Result<()> {
+fn processes(things: &mut BTreeSet<String>, folder: &Path) -> Result<()> {
+    let mut pids: BTreeSet<u32> = programs::running(folder)?.into_iter().map(|(pid, _)| pid).collect();
     for entry in fs::read_dir("/proc")? {
         let process = entry?.path();
-        let Some(pid) = process.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<u32>().ok())
-        else {
+        let Some(pid) = process.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok()) else {
             continue;
         };
-        let link = |name| fs::read_link(process.join(name)).unwrap_or_default();
-        // A deleted program's link says so behind its path.
-        let ours = link("exe").starts_with(programs);
-        let elsewhere = !matches!(link("root"), root if root == Path::new("/") || root == PathBuf::new());
-        if ours || elsewhere {
-            let line = fs::read(process.join("cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            things.insert(format!("process {pid} {line}"));
+        let root = fs::read_link(process.join("root")).unwrap_or_default();
+        if root != Path::new("/") && root != Path::new("") {
+            pids.insert(pid);
         }
+    }
+    for pid in pids {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        things.insert(format!("process {pid} {}", String::from_utf8_lossy(&line).replace('\0', " ")));
     }
     Ok(())
 }

@@ -23,16 +23,10 @@ pub(crate) fn measure() -> Result<()> {
     println!("\n# Memory with {REPLICAS} idle pods (smaps_rollup)");
     let folder = programs::folder()?;
     let mut held: BTreeMap<String, Held> = BTreeMap::new();
-    for entry in fs::read_dir("/proc")? {
-        let process = entry?.path();
-        let Ok(program) = fs::read_link(process.join("exe")) else { continue };
-        if !program.starts_with(&folder) || process.ends_with(std::process::id().to_string()) {
-            continue;
-        }
+    for (pid, name) in programs::running(&folder)? {
         // A process may end while we look.
-        let Ok(rollup) = fs::read_to_string(process.join("smaps_rollup")) else { continue };
-        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        add(held.entry(name).or_default(), &rollup).with_context(|| format!("read {}", process.display()))?;
+        let Ok(rollup) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) else { continue };
+        add(held.entry(name).or_default(), &rollup).with_context(|| format!("read the memory of process {pid}"))?;
     }
     for (name, held) in &held {
         println!(
