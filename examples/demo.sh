@@ -72,7 +72,8 @@ run() {
     trap 'exit 130' INT TERM
 
     say "Starting orlop: control plane, agent and CRI daemon in one process"
-    orlop up >"$DIR/orlop.log" 2>&1 &
+    # Not the function: the pid must be the program's, not a subshell's.
+    "$BIN/orlop" --config "$CONFIG" up >"$DIR/orlop.log" 2>&1 &
     echo $! >"$DIR/pid"
     export KUBECONFIG=$DIR/state/admin.kubeconfig
     orlop status --wait 60 || { tail -n 30 "$DIR/orlop.log" >&2; exit 1; }
