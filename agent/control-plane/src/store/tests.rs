@@ -5,9 +5,10 @@ use serde_json::json;
 use super::*;
 
 const PODS: &str = "core/pods";
+const NAMESPACES: &str = "core/namespaces";
 
 fn open(dir: &Path) -> Store {
-    Store::open(&dir.join("test.db"), &[PODS]).unwrap()
+    Store::open(&dir.join("test.db"), &[PODS, NAMESPACES]).unwrap()
 }
 
 fn write(name: &str, expect: Expect, value: Option<Value>) -> Write {
@@ -103,4 +104,90 @@ async fn writes_that_wait_share_a_transaction_and_stay_ordered() {
     revisions.dedup();
     assert_eq!(revisions.len(), 200);
     assert_eq!(store.list(PODS, Some("default")).items.len(), 200);
+}
+
+#[tokio::test]
+async fn nothing_is_made_in_what_is_gone_or_going_by_the_same_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let home = || Key { resource: NAMESPACES, namespace: String::new(), name: "n".into() };
+    let mark = |expect, metadata: Value| Write {
+        key: home(),
+        expect,
+        value: Some(json!({"metadata": metadata})),
+        durability: Durability::Full,
+    };
+    let pod = |name: &str| write(name, Expect::AbsentWithin(home()), Some(json!({"metadata": {}})));
+    assert!(matches!(store.write(pod("early")).await, Err(WriteError::Ending)));
+    let made = store.write(mark(Expect::Absent, json!({}))).await.unwrap();
+    store.write(pod("in time")).await.unwrap();
+    // Many share a batch with the mark, before and after it.
+    let marked = store.write(mark(Expect::Revision(revision(&made)), json!({"deletionTimestamp": "now"})));
+    let names: Vec<String> = (0..100).map(|n| format!("late{n}")).collect();
+    let late = futures::future::join_all(names.iter().map(|name| store.write(pod(name))));
+    let (marked, late) = futures::join!(marked, late);
+    marked.unwrap();
+    assert!(late.iter().all(|result| matches!(result, Err(WriteError::Ending))), "all were sent after the mark");
+}
+
+/// A disk that can be full, and what is on it.
+#[derive(Debug, Clone, Default)]
+struct Disk(Arc<std::sync::Mutex<(bool, std::collections::BTreeMap<String, u64>)>>);
+
+impl Backend for Disk {
+    fn load(&mut self) -> Result<Contents, Error> {
+        Ok(Contents { objects: Vec::new(), ceiling: 0 })
+    }
+
+    fn commit(&mut self, rows: &[Row], _: Option<u64>, _: bool) -> Result<(), Error> {
+        let mut disk = self.0.lock().unwrap();
+        if disk.0 {
+            return Err(Error::Thread(std::io::ErrorKind::StorageFull.into()));
+        }
+        for row in rows {
+            match &row.value {
+                Some(_) => drop(disk.1.insert(row.key.clone(), row.revision)),
+                None => drop(disk.1.remove(&row.key)),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_written_even_after_a_write_that_failed() {
+    let disk = Disk::default();
+    let store = Store::with_backend(Box::new(disk.clone()), &[PODS]).unwrap();
+    let relaxed = |mut write: Write| {
+        write.durability = Durability::Relaxed;
+        write
+    };
+    let value = || Some(json!({"metadata": {}}));
+    let kept = store.write(relaxed(write("kept", Expect::Absent, value()))).await.unwrap();
+    let changed = store.write(relaxed(write("changed", Expect::Absent, value()))).await.unwrap();
+    disk.0.lock().unwrap().0 = true;
+    let expect = Expect::Revision(revision(&changed));
+    assert!(matches!(store.write(write("changed", expect, value())).await, Err(WriteError::Storage(_))));
+    disk.0.lock().unwrap().0 = false;
+    store.close().await;
+    let disk = disk.0.lock().unwrap();
+    let on_disk = |name: &str| disk.1.get(&format!("/registry/{PODS}/default/{name}")).copied();
+    assert_eq!(on_disk("kept"), Some(revision(&kept)));
+    assert_eq!(on_disk("changed"), Some(revision(&changed)));
+}
+
+#[tokio::test]
+async fn a_deletion_is_not_undone_by_a_heartbeat_of_the_same_batch() {
+    let disk = Disk::default();
+    let store = Store::with_backend(Box::new(disk.clone()), &[PODS]).unwrap();
+    let made = store.write(write("a", Expect::Absent, Some(json!({"metadata": {}})))).await.unwrap();
+    // Whether these share a batch is up to the writer; in either case nothing is left.
+    let next = revision(&made) + 1;
+    let mut beat = write("a", Expect::Revision(revision(&made)), Some(json!({"metadata": {}})));
+    beat.durability = Durability::Heartbeat;
+    let (beaten, gone) = futures::join!(store.write(beat), store.write(write("a", Expect::Revision(next), None)));
+    beaten.unwrap();
+    gone.unwrap();
+    store.close().await;
+    assert!(disk.0.lock().unwrap().1.is_empty());
 }

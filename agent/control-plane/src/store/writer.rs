@@ -1,7 +1,7 @@
 //! The one thread that changes anything: it checks each write against the newest state, numbers it, commits as
 //! many as are waiting in one transaction, and only then publishes and answers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -39,10 +39,12 @@ impl Durability {
 }
 
 /// What must be true of the present object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Expect {
     /// There is none.
     Absent,
+    /// There is none, and the object that it is to live in is there and not being deleted.
+    AbsentWithin(Key),
     /// It has this resourceVersion.
     Revision(u64),
 }
@@ -64,6 +66,8 @@ pub(crate) enum WriteError {
     Exists,
     #[error("there is no such object")]
     Missing,
+    #[error("what the object is to live in is gone or going")]
+    Ending,
     #[error("the object has changed")]
     Changed,
     #[error("storing failed: {0}")]
@@ -124,6 +128,9 @@ struct Staged {
     answer: oneshot::Sender<Result<Arc<Value>, WriteError>>,
 }
 
+/// What the writes of a batch that are staged already leave of each object.
+type Staging = HashMap<Key, Option<Arc<Value>>>;
+
 struct Writer {
     backend: Box<dyn Backend>,
     cache: Arc<RwLock<Cache>>,
@@ -162,7 +169,7 @@ impl Writer {
     /// Handles what has arrived; returns the closer if one asked to stop.
     fn process(&mut self, messages: Vec<Message>) -> Option<oneshot::Sender<()>> {
         let mut staged: Vec<Staged> = Vec::with_capacity(messages.len());
-        let mut newest: HashMap<Key, Option<u64>> = HashMap::new();
+        let mut newest = Staging::new();
         let mut closed = None;
         for message in messages {
             match message {
@@ -185,59 +192,68 @@ impl Writer {
     fn stage(
         &mut self,
         write: Write,
-        newest: &mut HashMap<Key, Option<u64>>,
+        newest: &mut Staging,
     ) -> Result<(Key, u64, Arc<Value>, bool, Durability), WriteError> {
         let cache = self.cache.read().unwrap_or_else(PoisonError::into_inner);
-        let stored = cache.get(&write.key);
+        // As it will be when the writes before this one are done.
+        let newest_of = |key: &Key| newest.get(key).cloned().unwrap_or_else(|| cache.get(key));
+        let present = newest_of(&write.key);
+        if let Expect::AbsentWithin(home) = &write.expect
+            && newest_of(home).is_none_or(|home| !home["metadata"]["deletionTimestamp"].is_null())
+        {
+            return Err(WriteError::Ending);
+        }
         drop(cache);
-        let present = match newest.get(&write.key) {
-            Some(revision) => *revision,
-            None => stored.as_deref().map(revision_of),
-        };
-        match (write.expect, present) {
-            (Expect::Absent, Some(_)) => return Err(WriteError::Exists),
+        match (&write.expect, present.as_deref().map(revision_of)) {
+            (Expect::Absent | Expect::AbsentWithin(_), Some(_)) => return Err(WriteError::Exists),
             (Expect::Revision(_), None) => return Err(WriteError::Missing),
-            (Expect::Revision(expected), Some(found)) if expected != found => return Err(WriteError::Changed),
+            (Expect::Revision(expected), Some(found)) if *expected != found => return Err(WriteError::Changed),
             _ => {}
         }
         let deleted = write.value.is_none();
-        // A deletion in the same batch as the change before it would need the staged value: one at a time.
-        let Some(mut value) = write.value.or_else(|| stored.as_deref().cloned()) else {
-            return Err(WriteError::Changed);
+        let Some(mut value) = write.value.or_else(|| present.as_deref().cloned()) else {
+            return Err(WriteError::Missing);
         };
-        if deleted && newest.contains_key(&write.key) {
-            return Err(WriteError::Changed);
-        }
         self.revision += 1;
         value["metadata"]["resourceVersion"] = Value::String(self.revision.to_string());
-        newest.insert(write.key.clone(), (!deleted).then_some(self.revision));
-        Ok((write.key, self.revision, Arc::new(value), deleted, write.durability))
+        let value = Arc::new(value);
+        newest.insert(write.key.clone(), (!deleted).then(|| Arc::clone(&value)));
+        Ok((write.key, self.revision, value, deleted, write.durability))
     }
 
     fn commit(&mut self, staged: Vec<Staged>) {
         let now = Instant::now();
         let mut rows = Vec::new();
-        let mut later = Vec::new();
+        let mut later = BTreeMap::new();
         for write in &staged {
             let value = (!write.deleted).then(|| Arc::clone(&write.value));
             let row = Row { key: write.key.path(), revision: write.revision, value };
-            // A row on disk must never be newer than one of the same object that is still waiting.
-            self.deferred.remove(&row.key);
             if write.durability == Durability::Full {
+                // A row on disk must never be newer than one of the same object that is still waiting.
+                later.remove(&row.key);
                 rows.push(row);
             } else {
-                later.push(Deferred { row, due: now + write.durability.delay() });
+                // What changes all the time is written from time to time all the same.
+                let put_off = self.deferred.get(&row.key).map(|deferred| deferred.due);
+                let due = now + write.durability.delay();
+                later.insert(row.key.clone(), Deferred { row, due: put_off.map_or(due, |first| first.min(due)) });
             }
         }
+        let mut replaced: HashSet<String> = staged.iter().map(|write| write.key.path()).collect();
         let result = if rows.is_empty() && self.revision < self.ceiling {
             Ok(())
         } else {
-            self.take_due(&mut rows, now + Durability::Relaxed.delay());
+            let mut due = self.due(now + Durability::Relaxed.delay());
+            due.retain(|row| !replaced.contains(&row.key));
+            replaced.extend(due.iter().map(|row| row.key.clone()));
+            rows.extend(due);
             self.store(&rows)
         };
         match result {
             Ok(()) => {
-                self.deferred.extend(later.into_iter().map(|d| (d.row.key.clone(), d)));
+                // Only now: had storing failed, what was put off would still be owed.
+                self.deferred.retain(|key, _| !replaced.contains(key));
+                self.deferred.append(&mut later);
                 self.publish(staged);
             }
             Err(error) => {
@@ -261,25 +277,28 @@ impl Writer {
         }
     }
 
-    fn take_due(&mut self, rows: &mut Vec<Row>, until: Instant) {
-        let due: Vec<String> =
-            self.deferred.iter().filter(|(_, d)| d.due <= until).map(|(key, _)| key.clone()).collect();
-        rows.extend(due.iter().filter_map(|key| self.deferred.remove(key)).map(|d| d.row));
+    /// The rows that are to be written by `until`.
+    fn due(&self, until: Instant) -> Vec<Row> {
+        self.deferred.values().filter(|d| d.due <= until).map(|d| d.row.clone()).collect()
     }
 
     /// Writes what was put off: what is due, or all.
     fn flush(&mut self, all: bool) {
-        let mut rows = Vec::new();
         let now = Instant::now();
         let until = if all { now + Durability::Heartbeat.delay() * 2 } else { now + Durability::Relaxed.delay() };
-        self.take_due(&mut rows, until);
+        let rows = self.due(until);
         if rows.is_empty() {
             return;
         }
-        if let Err(error) = self.backend.commit(&rows, None, all) {
-            tracing::error!(error = &error as &dyn std::error::Error, "storing failed; trying again");
-            let due = now + Durability::Relaxed.delay();
-            self.deferred.extend(rows.into_iter().map(|row| (row.key.clone(), Deferred { row, due })));
+        match self.backend.commit(&rows, None, all) {
+            Ok(()) => self.deferred.retain(|_, deferred| deferred.due > until),
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "storing failed; trying again");
+                let again = now + Durability::Relaxed.delay();
+                for deferred in self.deferred.values_mut().filter(|deferred| deferred.due <= until) {
+                    deferred.due = again;
+                }
+            }
         }
     }
 
