@@ -1,5 +1,7 @@
 //! From old replica sets to the new one.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::Deployments;
@@ -12,6 +14,11 @@ pub(super) fn replicas(object: &Value) -> i64 {
 
 pub(super) fn available(set: &Value) -> i64 {
     set["status"]["availableReplicas"].as_i64().unwrap_or(0)
+}
+
+/// Available pods that the set is to keep: right after it was made smaller, its status still tells of more.
+fn lasting(set: &Value) -> i64 {
+    available(set).min(replicas(set))
 }
 
 /// How many pods more than wanted there may be, and how many fewer.
@@ -59,6 +66,29 @@ fn new_size(deployment: &Value, sets: &Sets) -> i64 {
     present + room.clamp(0, wanted - present)
 }
 
+/// The sizes that old sets may have now that the new one is to have `size`.
+fn old_sizes(deployment: &Value, new: &Value, size: i64, old: &[Arc<Value>]) -> Vec<i64> {
+    let (_, unavailable) = bounds(deployment);
+    let least = replicas(deployment) - unavailable;
+    let mut sizes: Vec<i64> = old.iter().map(|set| replicas(set)).collect();
+    let total = size + sizes.iter().sum::<i64>();
+    let mut removable = (total - least - (size - lasting(new)).max(0)).max(0);
+    // Pods that do not work anyway go first.
+    for (size, set) in sizes.iter_mut().zip(old) {
+        let broken = (*size - lasting(set)).clamp(0, removable);
+        *size -= broken;
+        removable -= broken;
+    }
+    let working = lasting(new) + old.iter().map(|set| lasting(set)).sum::<i64>();
+    let mut surplus = (working - least).clamp(0, removable);
+    for (size, set) in sizes.iter_mut().zip(old) {
+        let step = (*size).min(lasting(set)).clamp(0, surplus);
+        *size -= step;
+        surplus -= step;
+    }
+    sizes
+}
+
 impl Deployments {
     /// The size that a set is created with.
     pub(super) fn size_of_new(&self, deployment: &Value, sets: &Sets) -> i64 {
@@ -72,24 +102,7 @@ impl Deployments {
         let Some(new) = &sets.new else { return Ok(()) };
         let size = new_size(deployment, sets);
         self.scale(deployment, new, size).await?;
-        let (_, unavailable) = bounds(deployment);
-        let least = replicas(deployment) - unavailable;
-        let total = size + sets.old.iter().map(|set| replicas(set)).sum::<i64>();
-        let mut removable = total - least - (size - available(new)).max(0);
-        // Pods that do not work anyway go first.
-        let mut sizes: Vec<i64> = sets.old.iter().map(|set| replicas(set)).collect();
-        for (size, set) in sizes.iter_mut().zip(&sets.old) {
-            let broken = (*size - available(set)).clamp(0, removable.max(0));
-            *size -= broken;
-            removable -= broken;
-        }
-        let working: i64 = available(new) + sets.old.iter().map(|set| available(set)).sum::<i64>();
-        let mut surplus = working - least;
-        for (size, set) in sizes.iter_mut().zip(&sets.old) {
-            let step = (*size).min(available(set)).clamp(0, surplus.max(0));
-            *size -= step;
-            surplus -= step;
-        }
+        let sizes = old_sizes(deployment, new, size, &sets.old);
         for (size, set) in sizes.into_iter().zip(&sets.old) {
             self.scale(deployment, set, size).await?;
         }
@@ -127,7 +140,6 @@ impl Deployments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     fn deployment(replicas: i64, surge: Value, unavailable: Value) -> Value {
         json!({"spec": {"replicas": replicas, "strategy": {"type": "RollingUpdate",
@@ -149,5 +161,19 @@ mod tests {
         assert_eq!(new_size(&wanted, &Sets { new: Some(set(3)), old: vec![set(7)] }), 6);
         assert_eq!(new_size(&wanted, &Sets { new: Some(set(12)), old: vec![] }), 10);
         assert_eq!(new_size(&wanted, &Sets::default()), 10);
+    }
+
+    #[test]
+    fn old_sets_shrink_only_as_far_as_enough_pods_are_available() {
+        let set = |replicas: i64, available: i64| {
+            Arc::new(json!({"spec": {"replicas": replicas}, "status": {"availableReplicas": available}}))
+        };
+        let wanted = deployment(4, json!("25%"), json!("25%"));
+        let sizes = |new: &Arc<Value>, old: &[Arc<Value>]| old_sizes(&wanted, new, replicas(new), old);
+        assert_eq!(sizes(&set(1, 0), &[set(4, 4)]), [3]);
+        assert_eq!(sizes(&set(1, 0), &[set(3, 4)]), [3], "the status tells of the pod that is just going");
+        assert_eq!(sizes(&set(2, 1), &[set(3, 3)]), [2]);
+        assert_eq!(sizes(&set(1, 0), &[set(2, 0), set(2, 2)]), [1, 2], "broken pods first");
+        assert_eq!(sizes(&set(4, 4), &[set(1, 1)]), [0]);
     }
 }
