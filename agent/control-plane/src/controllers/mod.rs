@@ -21,17 +21,26 @@ pub(crate) use bootstrap::{Endpoint, bootstrap};
 
 /// Starts every controller.
 pub(crate) fn start(registry: &Arc<Registry>, ca_pem: &str, stop: &CancellationToken, tasks: &TaskTracker) {
-    let run = |registry: &Arc<Registry>| (Arc::clone(registry), stop.clone());
-    let (r, s) = run(registry);
-    tasks.spawn(runner::run(replica_set::ReplicaSets::new(Arc::clone(&r)), r, s));
-    let (r, s) = run(registry);
-    tasks.spawn(runner::run(deployment::Deployments::new(Arc::clone(&r)), r, s));
-    let (r, s) = run(registry);
-    tasks.spawn(runner::run(namespace::Namespaces::new(Arc::clone(&r), ca_pem), r, s));
-    let (r, s) = run(registry);
-    tasks.spawn(runner::run(garbage::Garbage::new(Arc::clone(&r)), r, s));
-    let (r, s) = run(registry);
-    tasks.spawn(runner::run(node::Nodes::new(Arc::clone(&r)), r, s));
-    let (r, s) = run(registry);
-    tasks.spawn(event_ttl::run(r, s));
+    let of = || Arc::clone(registry);
+    spawn(replica_set::ReplicaSets::new(of()), registry, stop, tasks);
+    spawn(deployment::Deployments::new(of()), registry, stop, tasks);
+    spawn(namespace::Namespaces::new(of(), ca_pem), registry, stop, tasks);
+    spawn(garbage::Garbage::new(of()), registry, stop, tasks);
+    spawn(node::Nodes::new(of()), registry, stop, tasks);
+    tasks.spawn(event_ttl::run(of(), stop.clone()));
+}
+
+/// A controller that ends by itself leaves a part of the cluster to itself, which somebody must hear.
+fn spawn<R: runner::Reconciler>(
+    reconciler: R,
+    registry: &Arc<Registry>,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) {
+    let controller = tasks.spawn(runner::run(reconciler, Arc::clone(registry), stop.clone()));
+    tasks.spawn(async move {
+        if let Err(error) = controller.await {
+            tracing::error!(controller = R::NAME, %error, "the controller has ended; restart the control plane");
+        }
+    });
 }

@@ -270,7 +270,7 @@ fn seconds_left(pod: &Value, taint: &Value) -> Option<i64> {
     }
     let seconds = matching.iter().filter_map(|toleration| toleration["tolerationSeconds"].as_i64()).min()?;
     let since = time::parse(&taint["timeAdded"]).map_or(0, |at| Timestamp::now().duration_since(at).as_secs());
-    Some((seconds - since).max(0))
+    Some(seconds.saturating_sub(since).max(0))
 }
 
 #[cfg(test)]

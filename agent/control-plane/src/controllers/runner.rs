@@ -21,6 +21,8 @@ use crate::store::{Event, Key};
 const WORKERS: usize = 8;
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 const LAST_RETRY: Duration = Duration::from_mins(5);
+/// However far off a key is due, it is looked at again by then.
+const LATEST: Duration = Duration::from_hours(24);
 
 /// A change of an object that a controller watches.
 #[derive(Debug, Clone, Copy)]
@@ -61,16 +63,15 @@ pub(super) async fn run<R: Reconciler>(reconciler: R, registry: Arc<Registry>, s
         watchers.spawn(follow(Arc::clone(&reconciler), Arc::clone(&registry), resource, sender.clone()));
     }
     let mut queue = Queue::default();
-    let mut work: JoinSet<(Key, Result<Option<Duration>, Status>)> = JoinSet::new();
+    let mut work: JoinSet<Result<Option<Duration>, Status>> = JoinSet::new();
+    let mut running: HashMap<tokio::task::Id, Key> = HashMap::new();
     loop {
         while work.len() < WORKERS
             && let Some(key) = queue.take()
         {
-            let reconciler = Arc::clone(&reconciler);
-            work.spawn(async move {
-                let result = reconciler.reconcile(&key).await;
-                (key, result)
-            });
+            let (reconciler, own) = (Arc::clone(&reconciler), key.clone());
+            let task = work.spawn(async move { reconciler.reconcile(&own).await });
+            running.insert(task.id(), key);
         }
         tokio::select! {
             Some(key) = keys.recv() => {
@@ -79,16 +80,20 @@ pub(super) async fn run<R: Reconciler>(reconciler: R, registry: Arc<Registry>, s
                     queue.add(key);
                 }
             }
-            Some(done) = work.join_next() => match done {
-                Ok((key, result)) => {
-                    if let Err(error) = &result {
-                        tracing::debug!(controller = R::NAME, name = key.name, namespace = key.namespace, %error, "will try again");
+            Some(done) = work.join_next_with_id() => {
+                let (id, result) = match done {
+                    Ok((id, result)) => (id, result),
+                    Err(error) => {
+                        tracing::error!(controller = R::NAME, %error, "a reconciliation panicked");
+                        (error.id(), Err(Status::internal(error)))
                     }
-                    queue.done(key, result.map_err(drop));
+                };
+                let Some(key) = running.remove(&id) else { continue };
+                if let Err(error) = &result {
+                    tracing::debug!(controller = R::NAME, name = key.name, namespace = key.namespace, %error, "will try again");
                 }
-                // The key stays marked as running: one that panics is not tried again.
-                Err(error) => tracing::error!(controller = R::NAME, %error, "a reconciliation panicked"),
-            },
+                queue.done(key, result.map_err(drop));
+            }
             () = queue.wait() => queue.wake(),
             () = stop.cancelled() => return,
         }
@@ -101,19 +106,28 @@ async fn follow<R: Reconciler>(
     resource: &'static Resource,
     sender: mpsc::UnboundedSender<Key>,
 ) {
+    let mut expired = false;
     loop {
         let listing = registry.store.list(resource.storage, None);
         let mut watcher = registry.store.watch(resource.storage, listing.revision);
         let mut all: HashSet<Key> = HashSet::new();
-        for object in &listing.items {
-            all.extend(reconciler.keys(Change { resource, object, previous: None, deleted: false }));
+        let mut add = |resource, objects: &[Arc<Value>]| {
+            for object in objects {
+                all.extend(reconciler.keys(Change { resource, object, previous: None, deleted: false }));
+            }
+        };
+        add(resource, &listing.items);
+        if expired {
+            // Nothing here speaks any more of what was deleted meanwhile, so whatever that was about is looked at.
+            for other in reconciler.sources().into_iter().filter(|other| *other != resource) {
+                add(other, &registry.list(other, None));
+            }
         }
         for key in all {
             if sender.send(key).is_err() {
                 return;
             }
         }
-        // Too far behind: start over from a list.
         while let Ok(events) = watcher.next().await {
             for event in events {
                 for key in reconciler.keys(change_of(resource, &event)) {
@@ -123,6 +137,8 @@ async fn follow<R: Reconciler>(
                 }
             }
         }
+        // Too far behind: start over from a list.
+        expired = true;
     }
 }
 
@@ -170,7 +186,7 @@ impl Queue {
         };
         if let Some(delay) = delay {
             self.later.retain(|(_, waiting)| *waiting != key);
-            self.later.insert((Instant::now() + delay, key.clone()));
+            self.later.insert((Instant::now() + delay.min(LATEST), key.clone()));
         }
         if self.again.remove(&key) {
             self.add(key);
@@ -199,6 +215,8 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::resource::{CONFIG_MAPS, NAMESPACES};
+    use crate::store::{Durability, Expect, Write};
 
     fn key(name: &str) -> Key {
         Key { resource: "core/pods", namespace: String::new(), name: name.to_owned() }
@@ -234,5 +252,106 @@ mod tests {
         let taken = queue.take().unwrap();
         queue.done(taken, Ok(None));
         assert!(queue.failures.is_empty(), "a success starts the count anew");
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_due_in_ages_is_no_trouble() {
+        let mut queue = Queue::default();
+        queue.add(key("a"));
+        let taken = queue.take().unwrap();
+        queue.done(taken, Ok(Some(Duration::from_secs(i64::MAX.unsigned_abs()))));
+        assert_eq!(queue.later.len(), 1);
+    }
+
+    fn registry(dir: &std::path::Path) -> Arc<Registry> {
+        let resources = [CONFIG_MAPS.storage, NAMESPACES.storage];
+        let store = crate::store::Store::open(&dir.join("test.db"), &resources).unwrap();
+        Arc::new(Registry::new(store, "10.96.0.0/16".parse().unwrap()))
+    }
+
+    async fn make(registry: &Registry, resource: &'static Resource, name: &str) {
+        let key = Key { resource: resource.storage, namespace: String::new(), name: name.to_owned() };
+        let value = Some(serde_json::json!({"metadata": {"name": name}}));
+        let write = Write { key, expect: Expect::Absent, value, durability: Durability::Relaxed };
+        registry.store.write(write).await.unwrap();
+    }
+
+    /// Panics at its first look.
+    struct Clumsy(std::sync::atomic::AtomicBool, mpsc::UnboundedSender<Key>);
+
+    impl Reconciler for Clumsy {
+        const NAME: &'static str = "clumsy";
+
+        fn sources(&self) -> Vec<&'static Resource> {
+            vec![&NAMESPACES]
+        }
+
+        fn keys(&self, change: Change<'_>) -> Vec<Key> {
+            vec![key_of(change.resource, change.object)]
+        }
+
+        async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Status> {
+            assert!(self.0.swap(true, std::sync::atomic::Ordering::SeqCst), "the first look");
+            self.1.send(key.clone()).unwrap();
+            Ok(None)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_look_that_panics_is_a_failure_like_any_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = registry(dir.path());
+        make(&registry, &NAMESPACES, "n").await;
+        let (sender, mut looks) = mpsc::unbounded_channel();
+        let stop = CancellationToken::new();
+        let controller = tokio::spawn(run(Clumsy(false.into(), sender), registry, stop.clone()));
+        assert_eq!(looks.recv().await.unwrap().name, "n");
+        stop.cancel();
+        controller.await.unwrap();
+    }
+
+    /// Looks at a namespace when a config map goes, and is slow to hear of it.
+    struct Slow(std::sync::Mutex<std::sync::mpsc::Receiver<()>>, mpsc::UnboundedSender<()>);
+
+    impl Reconciler for Slow {
+        const NAME: &'static str = "slow";
+
+        fn sources(&self) -> Vec<&'static Resource> {
+            vec![&NAMESPACES, &CONFIG_MAPS]
+        }
+
+        fn keys(&self, change: Change<'_>) -> Vec<Key> {
+            if *change.resource == NAMESPACES {
+                return vec![key_of(change.resource, change.object)];
+            }
+            let _ = self.1.send(());
+            // Once the sender is gone, this waits no more.
+            let _ = self.0.lock().unwrap().recv();
+            Vec::new()
+        }
+
+        async fn reconcile(&self, _: &Key) -> Result<Option<Duration>, Status> {
+            Ok(None)
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+    async fn who_has_missed_changes_looks_at_everything() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = registry(dir.path());
+        make(&registry, &NAMESPACES, "n").await;
+        let (go, gate) = std::sync::mpsc::channel();
+        let (reached, mut waiting) = mpsc::unbounded_channel();
+        let (sender, mut keys) = mpsc::unbounded_channel();
+        let slow = Arc::new(Slow(gate.into(), reached));
+        let task = tokio::spawn(follow(slow, Arc::clone(&registry), &CONFIG_MAPS, sender));
+        make(&registry, &CONFIG_MAPS, "first").await;
+        waiting.recv().await.unwrap();
+        // More than the log holds.
+        let names: Vec<String> = (0..2000).map(|n| n.to_string()).collect();
+        futures::future::join_all(names.iter().map(|name| make(&registry, &CONFIG_MAPS, name))).await;
+        drop(go);
+        assert_eq!(keys.recv().await.unwrap().name, "n", "what the lost changes were about");
+        task.abort();
     }
 }
