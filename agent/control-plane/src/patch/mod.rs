@@ -1,5 +1,6 @@
 //! The patch types of the API, as functions from the present object to the new one.
 
+mod json;
 mod schema;
 mod strategic;
 
@@ -57,11 +58,7 @@ impl Patch {
     pub(crate) fn apply(&self, kind: &str, object: &Value) -> Result<Value, Status> {
         let mut patched = object.clone();
         match self {
-            Self::Json(patch) => json_patch::patch(&mut patched, patch).map_err(|e| {
-                let message =
-                    format!("the server rejected our request due to an error in our request: json patch: {e}");
-                Status::new(422, "Invalid", message)
-            })?,
+            Self::Json(patch) => json::apply(&mut patched, patch)?,
             Self::Merge(patch) => json_patch::merge(&mut patched, patch),
             Self::Strategic(patch) => strategic::apply(kind, &mut patched, patch)?,
         }

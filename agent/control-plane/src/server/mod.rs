@@ -3,6 +3,7 @@
 mod accept;
 mod authn;
 mod authz;
+mod connections;
 mod discovery;
 mod handlers;
 mod openapi;
@@ -13,19 +14,15 @@ mod reviews;
 mod tables;
 mod tls;
 mod tunnel;
+mod yaml;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::pki::CertificateAndKey;
 use crate::registry::Registry;
@@ -35,6 +32,7 @@ use crate::user::User;
 use reply::Reply;
 use request::RequestInfo;
 
+pub(crate) use connections::serve;
 pub(crate) use tls::{kubelet_client_config, server_config};
 
 /// The version of Kubernetes whose API this is.
@@ -53,67 +51,6 @@ pub(crate) struct Api {
 impl std::fmt::Debug for Api {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Api").field("address", &self.address).finish_non_exhaustive()
-    }
-}
-
-/// Accepts connections until told to stop.
-pub(crate) async fn serve(api: Arc<Api>, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
-    let acceptor = TlsAcceptor::from(tls);
-    let connections = TaskTracker::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = api.stop.cancelled() => break,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let (api, acceptor) = (Arc::clone(&api), acceptor.clone());
-                connections.spawn(async move { serve_connection(api, acceptor, stream).await });
-            }
-            Err(error) => {
-                // Out of descriptors, most likely: let some go first.
-                tracing::warn!(%error, "accepting a connection");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            }
-        }
-    }
-    connections.close();
-    connections.wait().await;
-}
-
-/// A client has so long to finish its handshake.
-const HANDSHAKE: std::time::Duration = std::time::Duration::from_secs(10);
-
-async fn serve_connection(api: Arc<Api>, acceptor: TlsAcceptor, stream: TcpStream) {
-    // Small answers go out at once.
-    let _ = stream.set_nodelay(true);
-    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake"),
-        Err(_) => return tracing::debug!("TLS handshake timed out"),
-    };
-    let certified = stream.get_ref().1.peer_certificates().and_then(|chain| authn::certificate_user(chain.first()?));
-    let stop = api.stop.clone();
-    let service = hyper::service::service_fn(move |request| {
-        let (api, certified) = (Arc::clone(&api), certified.clone());
-        async move { Ok::<_, std::convert::Infallible>(handle(api, certified, request).await) }
-    });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http2().max_concurrent_streams(1000);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            match tokio::time::timeout(std::time::Duration::from_secs(1), connection).await {
-                Ok(result) => result,
-                Err(_) => return,
-            }
-        }
-    };
-    if let Err(error) = result {
-        tracing::debug!(error = %error, "connection");
     }
 }
 

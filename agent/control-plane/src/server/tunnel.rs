@@ -17,9 +17,9 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::Api;
 use super::reply::{Body, Reply};
 use super::request::{ResourceRequest, encode};
+use super::{Api, connections};
 use crate::registry::name_of;
 use crate::registry::resource::{NODES, PODS};
 use crate::status::Status;
@@ -117,7 +117,7 @@ async fn connect(api: &Api, pod: &Value) -> Result<Kubelet, Status> {
     };
     let dial = async {
         let stream = TcpStream::connect(&address).await?;
-        stream.set_nodelay(true)?;
+        connections::prepare(&stream)?;
         TlsConnector::from(Arc::clone(&api.kubelets)).connect(name, stream).await
     };
     let stream = tokio::time::timeout(CONNECT, dial)

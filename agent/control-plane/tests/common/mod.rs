@@ -185,13 +185,20 @@ impl Client {
         Self { address: control_plane.local_addr(), tls: Arc::new(tls), token }
     }
 
-    async fn connect(&self) -> hyper::client::conn::http1::SendRequest<Full<Bytes>> {
+    /// A connection on which nothing has been asked.
+    pub(crate) async fn connect(&self) -> hyper::client::conn::http1::SendRequest<Full<Bytes>> {
         let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::from(self.address.ip());
         let stream = tokio_rustls::TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await.unwrap();
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection.with_upgrades());
         sender
+    }
+
+    /// Whether a new connection gets an answer at all.
+    pub(crate) async fn is_served(&self) -> bool {
+        let request = Request::get("/version").header("host", "test").body(Full::new(Bytes::new())).unwrap();
+        self.connect().await.send_request(request).await.is_ok()
     }
 
     /// Sends a request and returns the response, whose body may go on.

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::reply::Reply;
 use super::request::{RequestInfo, ResourceRequest};
-use super::{Api, discovery, protobuf, reviews, tunnel};
+use super::{Api, discovery, protobuf, reviews, tunnel, yaml};
 use crate::registry::Context;
 use crate::registry::decode::FieldValidation;
 use crate::registry::resource::Resource;
@@ -122,9 +122,7 @@ fn decode(content_type: &str, bytes: &[u8]) -> Result<Value, Status> {
     match content_type {
         "application/json" | "" | "*/*" => serde_json::from_slice(bytes)
             .map_err(|e| Status::bad_request(format!("couldn't get version/kind; json parse error: {e}"))),
-        "application/yaml" | "application/x-yaml" | "text/yaml" => {
-            serde_yaml_ng::from_slice(bytes).map_err(|e| Status::bad_request(format!("yaml: {e}")))
-        }
+        "application/yaml" | "application/x-yaml" | "text/yaml" => yaml::decode(bytes),
         protobuf::MEDIA_TYPE => protobuf::decode(bytes),
         other => Err(Status::unsupported_media_type(format!(
             "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf (got {other:?})"

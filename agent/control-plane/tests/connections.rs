@@ -1,0 +1,25 @@
+//! Connections that nothing is asked on. In a program of its own, since it lowers the limit of descriptors.
+
+mod common;
+
+use common::Cluster;
+use http::StatusCode;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_without_a_certificate_cannot_keep_others_out() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    // A quarter is for strangers; both ends of a connection are in this process.
+    setrlimit(Resource::RLIMIT_NOFILE, 400, hard).unwrap();
+    let cluster = Cluster::start().await;
+    let (admin, stranger) = (cluster.admin(), cluster.stranger(None));
+    let mut idle = Vec::new();
+    for _ in 0..150 {
+        idle.push(stranger.connect().await);
+    }
+    // The server finishes its side of a handshake a moment after the client.
+    while stranger.is_served().await {}
+    assert_eq!(admin.get("/api").await.0, StatusCode::OK);
+    drop(idle);
+    while !stranger.is_served().await {}
+}
