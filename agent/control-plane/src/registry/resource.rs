@@ -1,6 +1,7 @@
 //! The table of resources: everything the server stores, and what clients are told about it.
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
@@ -93,8 +94,12 @@ const fn own(name: &'static str, kind: &'static str, verbs: &'static [&'static s
     Subresource { name, group: "", version: "", kind, verbs }
 }
 
-const SCALE: Subresource =
+const SCALES: Subresource =
     Subresource { name: "scale", group: "autoscaling", version: "v1", kind: "Scale", verbs: GET_PATCH_UPDATE };
+
+/// What the scale sub-resource reads and writes; it is stored in no place of its own.
+pub(crate) static SCALE: Resource =
+    Resource { group: "autoscaling", kind: "Scale", round_trip: typed::<Scale>, ..PLAIN };
 
 pub(crate) static NAMESPACES: Resource = Resource {
     storage: "core/namespaces",
@@ -270,7 +275,7 @@ pub(crate) static DEPLOYMENTS: Resource = Resource {
     short_names: &["deploy"],
     categories: &["all"],
     generations: true,
-    subresources: &[own("status", "Deployment", GET_PATCH_UPDATE), SCALE],
+    subresources: &[own("status", "Deployment", GET_PATCH_UPDATE), SCALES],
     round_trip: typed::<Deployment>,
     ..PLAIN
 };
@@ -284,7 +289,7 @@ pub(crate) static REPLICA_SETS: Resource = Resource {
     short_names: &["rs"],
     categories: &["all"],
     generations: true,
-    subresources: &[own("status", "ReplicaSet", GET_PATCH_UPDATE), SCALE],
+    subresources: &[own("status", "ReplicaSet", GET_PATCH_UPDATE), SCALES],
     fields: &["status.replicas"],
     round_trip: typed::<ReplicaSet>,
     ..PLAIN

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::{body, object};
 use crate::patch::Patch;
-use crate::registry::resource::Resource;
+use crate::registry::decode::decode;
+use crate::registry::resource::{Resource, SCALE};
 use crate::registry::{Context, Part};
 use crate::selectors::LabelSelector;
 use crate::server::Api;
@@ -48,10 +49,15 @@ pub(super) async fn serve(
     let written = api
         .registry
         .update(ctx, resource, namespace, name, Part::Main, |old| {
-            let scale = change(&scale_of(old))?;
-            let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+            let (scale, _) = decode(&SCALE, change(&scale_of(old))?, ctx.validation)?;
+            if scale["metadata"]["name"] != *name {
+                let given = scale["metadata"]["name"].as_str().unwrap_or_default();
+                let message = format!("the name of the object ({given}) does not match the name on the URL ({name})");
+                return Err(Status::bad_request(message));
+            }
             let mut object = old.clone();
-            object["spec"]["replicas"] = json!(replicas);
+            // Typed clients leave zero out.
+            object["spec"]["replicas"] = json!(scale["spec"]["replicas"].as_i64().unwrap_or(0));
             // Carried over, so that a stale version or another object is noticed.
             for field in ["resourceVersion", "uid"] {
                 if scale["metadata"][field].is_string() {
