@@ -8,12 +8,16 @@ use serde_json::Value;
 
 use super::owners::set_owners;
 use super::runner::{Change, Reconciler, key_of};
+use crate::registry::events::{Note, record};
 use crate::registry::resource::{ALL, Resource, by_kind, by_storage};
 use crate::registry::{
     Context, DeleteOptions, FOREGROUND, ORPHAN, Part, Propagation, Registry, is_deleting, name_of, namespace_of, uid_of,
 };
 use crate::status::Status;
 use crate::store::Key;
+
+/// The resource in the key of a deleted object whose name is its uid: what it owned is to be looked at.
+const DELETED: &str = "garbage/deleted";
 
 pub(super) struct Garbage {
     registry: Arc<Registry>,
@@ -46,7 +50,8 @@ impl Reconciler for Garbage {
         let object = change.object;
         let mut keys = Vec::new();
         if change.deleted {
-            keys.extend(self.dependents(uid_of(object)).iter().map(|(resource, o)| key_of(resource, o)));
+            let uid = uid_of(object).to_owned();
+            keys.push(Key { resource: DELETED, namespace: String::new(), name: uid });
             // An owner may be waiting for just this one.
             keys.extend(owners(object).iter().filter_map(|owner| owner_key(object, owner)));
         } else if is_deleting(object) || change.previous.is_none_or(|old| owners(old) != owners(object)) {
@@ -59,6 +64,12 @@ impl Reconciler for Garbage {
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Status> {
+        if key.resource == DELETED {
+            for (resource, dependent) in self.dependents(&key.name).iter().filter(|(_, o)| !is_deleting(o)) {
+                self.collect(resource, dependent).await?;
+            }
+            return Ok(None);
+        }
         let Some(resource) = by_storage(key.resource) else { return Ok(None) };
         let Ok(object) = self.registry.get(resource, &key.namespace, &key.name) else { return Ok(None) };
         if is_deleting(&object) {
@@ -67,7 +78,7 @@ impl Reconciler for Garbage {
             } else if has_finalizer(&object, FOREGROUND) {
                 self.foreground(resource, &object).await?;
             }
-        } else if !owners(&object).is_empty() {
+        } else {
             self.collect(resource, &object).await?;
         }
         Ok(None)
@@ -81,6 +92,11 @@ fn owner_key(dependent: &Value, owner: &Value) -> Option<Key> {
     Some(Key { resource: resource.storage, namespace, name: owner["name"].as_str()?.to_owned() })
 }
 
+/// An object without a namespace cannot be owned by one that lives in a namespace: in which?
+fn is_placed(owner: &Key) -> bool {
+    !owner.namespace.is_empty() || by_storage(owner.resource).is_none_or(|resource| !resource.namespaced)
+}
+
 impl Garbage {
     fn dependents(&self, uid: &str) -> Vec<(&'static Resource, Arc<Value>)> {
         let mut found = Vec::new();
@@ -91,43 +107,67 @@ impl Garbage {
         found
     }
 
-    /// Deletes an object all of whose owners are gone; of several owners, drops the references to those that are.
+    /// Deletes an object that no owner keeps; of one that is kept, drops the references to owners that are gone, or
+    /// that only wait for what they own to go.
     async fn collect(&self, resource: &'static Resource, object: &Value) -> Result<(), Status> {
-        let mut absent = BTreeSet::new();
-        let mut waiting = false;
+        let (mut kept, mut awaited) = (false, false);
+        let mut gone = BTreeSet::new();
         for reference in owners(object) {
             match self.owner(object, reference) {
                 // A kind that this server does not have cannot be judged.
-                Owner::Unknown => {}
-                Owner::Present(owner) => waiting |= is_deleting(&owner) && has_finalizer(&owner, FOREGROUND),
-                Owner::Absent => drop(absent.insert(reference["uid"].as_str().unwrap_or_default().to_owned())),
+                Owner::Unknown => kept = true,
+                Owner::Elsewhere => {
+                    kept = true;
+                    self.tell_misplaced(object, reference);
+                }
+                Owner::Present(owner) if !(is_deleting(&owner) && has_finalizer(&owner, FOREGROUND)) => kept = true,
+                Owner::Present(_) => {
+                    awaited = true;
+                    gone.insert(reference["uid"].as_str().unwrap_or_default().to_owned());
+                }
+                Owner::Absent => drop(gone.insert(reference["uid"].as_str().unwrap_or_default().to_owned())),
             }
         }
-        let (namespace, name) = (namespace_of(object), name_of(object));
-        if absent.len() == owners(object).len() || (waiting && absent.len() + 1 >= owners(object).len()) {
-            let propagation = if waiting { Propagation::Foreground } else { Propagation::Background };
-            // Foreground matters only for what owns something itself.
-            let leaf = self.dependents(uid_of(object)).is_empty();
-            let propagation = if leaf { Propagation::Background } else { propagation };
-            let options = DeleteOptions { propagation, ..DeleteOptions::of(uid_of(object)) };
-            return match self.registry.delete(&self.ctx, resource, namespace, name, &options).await {
-                Err(status) if !status.is_not_found() => Err(status),
-                _ => Ok(()),
-            };
+        if gone.is_empty() {
+            return Ok(());
         }
-        if !absent.is_empty() {
-            let gone = |reference: &Value| absent.contains(reference["uid"].as_str().unwrap_or_default());
-            set_owners(&self.registry, &self.ctx, resource, object, |list| list.retain(|r| !gone(r))).await?;
+        if kept {
+            let is_gone = |reference: &Value| gone.contains(reference["uid"].as_str().unwrap_or_default());
+            set_owners(&self.registry, &self.ctx, resource, object, |list| list.retain(|r| !is_gone(r))).await?;
+            return Ok(());
         }
-        Ok(())
+        // An owner that waits, waits for what its dependents own too.
+        let wait = awaited && !self.dependents(uid_of(object)).is_empty();
+        let propagation = wait.then_some(Propagation::Foreground);
+        let options = DeleteOptions { propagation, ..DeleteOptions::of(uid_of(object)) };
+        match self.registry.delete(&self.ctx, resource, namespace_of(object), name_of(object), &options).await {
+            Err(status) if !status.is_not_found() => Err(status),
+            _ => Ok(()),
+        }
     }
 
     fn owner(&self, dependent: &Value, reference: &Value) -> Owner {
         let Some(key) = owner_key(dependent, reference) else { return Owner::Unknown };
+        if !is_placed(&key) {
+            return Owner::Elsewhere;
+        }
         match self.registry.store.get(&key) {
             Some(owner) if reference["uid"] == *uid_of(&owner) => Owner::Present(owner),
             _ => Owner::Absent,
         }
+    }
+
+    fn tell_misplaced(&self, object: &Value, reference: &Value) {
+        let text = |field: &str| reference[field].as_str().unwrap_or_default();
+        let message = format!(
+            "ownerRef [{}/{}, namespace: , name: {}, uid: {}] does not exist in namespace \"\"",
+            text("apiVersion"),
+            text("kind"),
+            text("name"),
+            text("uid"),
+        );
+        let (component, reason) = ("garbage-collector-controller", "OwnerRefInvalidNamespace");
+        record(&self.registry, object, Note { component, kind: "Warning", reason, message: &message });
     }
 
     /// Lets dependents go, then the object.
@@ -148,7 +188,10 @@ impl Garbage {
     async fn foreground(&self, resource: &'static Resource, object: &Value) -> Result<(), Status> {
         let uid = uid_of(object);
         let dependents = self.dependents(uid);
-        let blocks = |o: &Value| owners(o).iter().any(|r| r["uid"] == *uid && r["blockOwnerDeletion"] == true);
+        let holds = |o: &Value, r: &Value| {
+            r["uid"] == *uid && r["blockOwnerDeletion"] == true && owner_key(o, r).is_some_and(|key| is_placed(&key))
+        };
+        let blocks = |o: &Value| owners(o).iter().any(|r| holds(o, r));
         for (kind, dependent) in dependents.iter().filter(|(_, dependent)| !is_deleting(dependent)) {
             self.collect(kind, dependent).await?;
         }
@@ -178,5 +221,7 @@ impl Garbage {
 enum Owner {
     Present(Arc<Value>),
     Absent,
+    /// A kind of this server that lives in a namespace, named by an object that lives in none.
+    Elsewhere,
     Unknown,
 }

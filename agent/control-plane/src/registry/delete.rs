@@ -6,19 +6,20 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::resource::Resource;
-use super::{Context, Registry, is_deleting, key, revision_of, storage_failure};
+use super::{Context, Registry, is_deleting, key, name_of, revision_of, storage_failure};
 use crate::status::Status;
 use crate::store::{Durability, Expect, Write, WriteError};
 use crate::time;
 
 const ATTEMPTS: usize = 8;
+/// The longest grace, 68 years: the time of the end is a date that can be written.
+const LONGEST_GRACE: i64 = i32::MAX as i64;
 pub(crate) const FOREGROUND: &str = "foregroundDeletion";
 pub(crate) const ORPHAN: &str = "orphan";
 
 /// What becomes of the objects that the deleted one owns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Propagation {
-    #[default]
     Background,
     Foreground,
     Orphan,
@@ -28,7 +29,8 @@ pub(crate) enum Propagation {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct DeleteOptions {
     pub(crate) grace: Option<i64>,
-    pub(crate) propagation: Propagation,
+    /// None: as the object's finalizers say, which is in the background when they say nothing.
+    pub(crate) propagation: Option<Propagation>,
     pub(crate) uid: Option<String>,
     pub(crate) revision: Option<String>,
 }
@@ -42,6 +44,21 @@ impl DeleteOptions {
     /// Gracefully, of this very object.
     pub(crate) fn of(uid: &str) -> Self {
         Self { uid: Some(uid.to_owned()), ..Self::default() }
+    }
+
+    /// Refuses an object that is not the wanted one.
+    pub(crate) fn check(&self, resource: &Resource, object: &Value) -> Result<(), Status> {
+        for (field, label, wanted) in
+            [("uid", "UID", &self.uid), ("resourceVersion", "ResourceVersion", &self.revision)]
+        {
+            let found = object["metadata"][field].as_str().unwrap_or_default();
+            if let Some(wanted) = wanted.as_deref().filter(|wanted| *wanted != found) {
+                let why =
+                    format!("Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {found}");
+                return Err(Status::conflict(resource.group, resource.plural, name_of(object), &why));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -66,13 +83,15 @@ impl Registry {
     ) -> Result<Deleted, Status> {
         for _ in 0..ATTEMPTS {
             let old = self.get(resource, namespace, name)?;
-            check_preconditions(resource, name, options, &old)?;
+            options.check(resource, &old)?;
             if resource.kind == "Namespace" && ["default", "kube-system", "kube-public"].contains(&name) {
                 let why = "this namespace may not be deleted";
                 return Err(Status::forbidden(resource.group, resource.plural, name, why));
             }
             let mut object = (*old).clone();
-            mark_propagation(&mut object, options.propagation);
+            if let Some(propagation) = options.propagation {
+                mark_propagation(&mut object, propagation);
+            }
             let grace = grace(resource, &object, options);
             let held = is_held(resource, &object);
             if !held && grace == 0 {
@@ -114,21 +133,6 @@ impl Registry {
     }
 }
 
-fn check_preconditions(resource: &Resource, name: &str, options: &DeleteOptions, old: &Value) -> Result<(), Status> {
-    let metadata = &old["metadata"];
-    for (field, label, wanted) in
-        [("uid", "UID", &options.uid), ("resourceVersion", "ResourceVersion", &options.revision)]
-    {
-        let found = metadata[field].as_str().unwrap_or_default();
-        if let Some(wanted) = wanted.as_deref().filter(|wanted| *wanted != found) {
-            let why =
-                format!("Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {found}");
-            return Err(Status::conflict(resource.group, resource.plural, name, &why));
-        }
-    }
-    Ok(())
-}
-
 fn mark_propagation(object: &mut Value, propagation: Propagation) {
     let mut finalizers = object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
     let had = finalizers.len();
@@ -159,7 +163,7 @@ fn grace(resource: &Resource, object: &Value, options: &DeleteOptions) -> i64 {
         return 0;
     }
     let wanted = options.grace.or(object["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(30);
-    let wanted = if wanted < 0 { 1 } else { wanted };
+    let wanted = if wanted < 0 { 1 } else { wanted.min(LONGEST_GRACE) };
     // Once begun, the time can only get shorter.
     match object["metadata"]["deletionGracePeriodSeconds"].as_i64() {
         Some(present) if is_deleting(object) => wanted.min(present),

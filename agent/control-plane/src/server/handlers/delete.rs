@@ -10,7 +10,7 @@ use crate::registry::resource::{PODS, Resource};
 use crate::registry::{Context, DeleteOptions, Deleted, Propagation, name_of, namespace_of, set_condition, uid_of};
 use crate::server::Api;
 use crate::server::reply::Reply;
-use crate::server::request::ResourceRequest;
+use crate::server::request::{Query, ResourceRequest};
 use crate::status::Status;
 
 pub(super) async fn one(
@@ -80,19 +80,25 @@ async fn options(request: &ResourceRequest, incoming: Request<Incoming>) -> Resu
     } else {
         decode(content_type.split(';').next().unwrap_or_default().trim(), &bytes)?
     };
+    parse(&sent, &request.query)
+}
+
+/// Reads a `DeleteOptions` object, and what it leaves open from the query; also whether it is only to be tried.
+fn parse(sent: &Value, query: &Query) -> Result<(DeleteOptions, bool), Status> {
     let grace = match sent["gracePeriodSeconds"].as_i64() {
         Some(grace) => Some(grace),
-        None => request.query.number("gracePeriodSeconds")?,
+        None => query.number("gracePeriodSeconds")?,
     };
     let policy = match sent["propagationPolicy"].as_str() {
         Some(policy) => policy,
-        None if sent["orphanDependents"] == true || request.query.flag("orphanDependents") => "Orphan",
-        None => request.query.get("propagationPolicy"),
+        None if sent["orphanDependents"] == true || query.flag("orphanDependents") => "Orphan",
+        None => query.get("propagationPolicy"),
     };
     let propagation = match policy {
-        "" | "Background" => Propagation::Background,
-        "Foreground" => Propagation::Foreground,
-        "Orphan" => Propagation::Orphan,
+        "" => None,
+        "Background" => Some(Propagation::Background),
+        "Foreground" => Some(Propagation::Foreground),
+        "Orphan" => Some(Propagation::Orphan),
         other => {
             let message = format!(
                 "propagationPolicy: Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
@@ -115,21 +121,22 @@ pub(super) async fn evict(
     eviction: Value,
 ) -> Result<Reply, Status> {
     let (namespace, name) = (request.namespace.as_str(), request.name.as_str());
-    let wanted = &eviction["deleteOptions"];
-    let options = DeleteOptions {
-        grace: wanted["gracePeriodSeconds"].as_i64(),
-        uid: wanted["preconditions"]["uid"].as_str().map(str::to_owned),
-        ..DeleteOptions::default()
-    };
+    let (mut options, dry_run) = parse(&eviction["deleteOptions"], &Query::default())?;
+    let ctx = Context { dry_run: ctx.dry_run || dry_run, ..ctx.clone() };
+    let mut uid = String::new();
     api.registry
-        .update_raw(ctx, &PODS, namespace, name, |pod| {
+        .update_raw(&ctx, &PODS, namespace, name, |pod| {
+            options.check(&PODS, pod)?;
+            uid_of(pod).clone_into(&mut uid);
             let mut pod = pod.clone();
             let message = "Eviction API: evicting";
             set_condition(&mut pod, "DisruptionTarget", "True", "EvictionByEvictionAPI", message);
             Ok(pod)
         })
         .await?;
-    api.registry.delete(ctx, &PODS, namespace, name, &options).await?;
+    // The mark has changed the version that was asked for; the pod that bears it is the one to go.
+    options = DeleteOptions { uid: Some(uid), revision: None, ..options };
+    api.registry.delete(&ctx, &PODS, namespace, name, &options).await?;
     Ok(Reply::json(
         StatusCode::CREATED,
         &json!({
