@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use http::{Method, Uri};
 
 use crate::registry::resource::{self, Resource};
-use crate::selectors::FieldSelector;
+use crate::selectors::{FieldSelector, FieldTerm};
 use crate::status::Status;
 
 /// A request for an API resource. `resource` is none for the virtual ones (reviews).
@@ -183,9 +183,14 @@ fn path_verb(method: &Method) -> &'static str {
 }
 
 impl ResourceRequest {
-    /// The field selector, checked against the fields that the resource can be selected by.
+    /// The field selector, checked against the fields that the resource can be selected by. A watch of one object by
+    /// its path is the same as one by a selector of its name.
     pub(super) fn fields(&self) -> Result<FieldSelector, Status> {
-        let selector = FieldSelector::parse(self.query.get("fieldSelector"))?;
+        let mut selector = FieldSelector::parse(self.query.get("fieldSelector"))?;
+        if self.verb == "watch" && !self.name.is_empty() {
+            let path = "metadata.name".to_owned();
+            selector.0.insert(0, FieldTerm { path, value: self.name.clone(), equal: true });
+        }
         let known = self.resource.map_or(&[][..], |r| r.fields);
         for term in &selector.0 {
             let common = matches!(term.path.as_str(), "metadata.name" | "metadata.namespace");

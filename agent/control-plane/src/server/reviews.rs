@@ -19,9 +19,7 @@ use crate::user::User;
 
 /// Answers a review.
 pub(super) fn answer(api: &Api, user: &User, request: &ResourceRequest, mut review: Value) -> Result<Reply, Status> {
-    if !review.is_object() {
-        return Err(Status::bad_request("the body is not an object"));
-    }
+    require_objects(&review)?;
     let status = match request.plural.as_str() {
         "selfsubjectreviews" => json!({"userInfo": user_info(user)}),
         "tokenreviews" => token_review(api, &review["spec"]),
@@ -40,6 +38,19 @@ pub(super) fn answer(api: &Api, user: &User, request: &ResourceRequest, mut revi
         review["metadata"]["creationTimestamp"] = json!(time::now());
     }
     Ok(Reply::json(StatusCode::CREATED, &review))
+}
+
+/// Refuses a body that is no object, or whose parts are none.
+fn require_objects(body: &Value) -> Result<(), Status> {
+    if !body.is_object() {
+        return Err(Status::bad_request("the body is not an object"));
+    }
+    for field in ["metadata", "spec"] {
+        if !body[field].is_object() && !body[field].is_null() {
+            return Err(Status::bad_request(format!("{field} is not an object")));
+        }
+    }
+    Ok(())
 }
 
 fn user_info(user: &User) -> Value {
@@ -139,6 +150,7 @@ const MAX_SECONDS: i64 = 1 << 32;
 /// `serviceaccounts/token`: issues a token.
 pub(super) fn issue_token(api: &Api, user: &User, request: &ResourceRequest, mut body: Value) -> Result<Reply, Status> {
     let (namespace, name) = (request.namespace.as_str(), request.name.as_str());
+    require_objects(&body)?;
     let account = api.registry.get(&SERVICE_ACCOUNTS, namespace, name)?;
     let invalid = |field: &str, reason, message: String| {
         let cause = Cause { reason, message, field: field.to_owned() };

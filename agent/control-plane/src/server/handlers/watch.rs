@@ -24,6 +24,8 @@ use crate::store::{Event, Watcher};
 const BOOKMARKS: Duration = Duration::from_mins(1);
 /// A watch without a timeout lasts a random time from here to twice that.
 const LIFETIME: u64 = 1800;
+/// None lasts longer.
+const LONGEST: u64 = 24 * 3600;
 
 pub(super) fn serve(
     api: &Arc<Api>,
@@ -43,8 +45,6 @@ pub(super) fn serve(
         return Err(too_large(revision, newest));
     }
     let namespace = (!request.namespace.is_empty()).then(|| request.namespace.clone());
-    // A single object can be watched by its path; clients use a field selector instead.
-    let name = request.name.clone();
     let mut encoder = Encoder { resource, form, include: query.get("includeObject").to_owned(), first: true };
     let mut queue = VecDeque::new();
     let list_first = initial.unwrap_or(revision == 0);
@@ -69,7 +69,7 @@ pub(super) fn serve(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.reset();
     let seconds = match query.number("timeoutSeconds")? {
-        Some(seconds) if seconds > 0 => seconds.unsigned_abs(),
+        Some(seconds) if seconds > 0 => seconds.unsigned_abs().min(LONGEST),
         _ => rand::rng().random_range(LIFETIME..2 * LIFETIME),
     };
     let mut feed = Feed {
@@ -77,7 +77,6 @@ pub(super) fn serve(
         encoder,
         selection,
         namespace,
-        name,
         queue,
         bookmarks,
         ticks,
@@ -180,7 +179,6 @@ struct Feed {
     encoder: Encoder,
     selection: Selection,
     namespace: Option<String>,
-    name: String,
     queue: VecDeque<Bytes>,
     bookmarks: bool,
     ticks: Interval,
@@ -220,9 +218,7 @@ impl Feed {
 
     fn take(&mut self, events: &[Arc<Event>]) {
         for event in events {
-            if self.namespace.as_ref().is_some_and(|namespace| *namespace != event.namespace)
-                || (!self.name.is_empty() && self.name != event.name)
-            {
+            if self.namespace.as_ref().is_some_and(|namespace| *namespace != event.namespace) {
                 continue;
             }
             let was = event.previous.as_ref().is_some_and(|previous| self.selection.matches(previous));
