@@ -1,11 +1,14 @@
 //! Admission: what is decided about an object between defaults and validation, by who asks and by what exists.
 
+mod mirror_pod;
 mod namespace;
 mod node_restriction;
 mod pod_defaults;
 mod service_account;
 
 use serde_json::{Value, json};
+
+pub(crate) use namespace::terminating;
 
 use crate::registry::resource::Resource;
 use crate::registry::{Context, Part, Registry};
@@ -23,11 +26,15 @@ pub(crate) async fn create(
         namespace::check(registry, resource, namespace, object)?;
     }
     if let Some(node) = ctx.user.node() {
-        node_restriction::create(registry, node, resource, object)?;
+        node_restriction::create(node, resource, object)?;
     }
     match resource.kind {
         "Pod" => {
-            service_account::admit(registry, resource, namespace, object).await?;
+            if mirror_pod::is_mirror(object) {
+                mirror_pod::check(object)?;
+            } else {
+                service_account::admit(registry, resource, namespace, object).await?;
+            }
             pod_defaults::priority(registry, object)?;
             pod_defaults::tolerations(object);
         }

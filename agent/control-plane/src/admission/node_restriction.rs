@@ -2,20 +2,16 @@
 
 use serde_json::Value;
 
+use super::mirror_pod::is_mirror;
 use crate::registry::resource::Resource;
-use crate::registry::{Part, Registry, controller_of, name_of};
+use crate::registry::{Part, controller_of, name_of};
 use crate::status::Status;
 
 fn refuse(resource: &Resource, object: &Value, why: &str) -> Result<(), Status> {
     Err(Status::forbidden(resource.group, resource.plural, name_of(object), why))
 }
 
-pub(super) fn create(
-    _registry: &Registry,
-    node: &str,
-    resource: &'static Resource,
-    object: &Value,
-) -> Result<(), Status> {
+pub(super) fn create(node: &str, resource: &'static Resource, object: &Value) -> Result<(), Status> {
     match resource.kind {
         "Node" | "CSINode" if name_of(object) != node => {
             refuse(resource, object, &format!("node {node:?} is not allowed to create another node's object"))
@@ -23,13 +19,14 @@ pub(super) fn create(
         "Lease" if name_of(object) != node || object["metadata"]["namespace"] != "kube-node-lease" => {
             refuse(resource, object, "can only access node lease with the same name as the requesting node")
         }
+        "Node" => labels(node, resource, object, &Value::Null),
         "Pod" => mirror_pod(node, resource, object),
         _ => Ok(()),
     }
 }
 
 fn mirror_pod(node: &str, resource: &Resource, pod: &Value) -> Result<(), Status> {
-    if pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_null() {
+    if !is_mirror(pod) {
         return refuse(
             resource,
             pod,
@@ -48,11 +45,6 @@ fn mirror_pod(node: &str, resource: &Resource, pod: &Value) -> Result<(), Status
             &format!("node {node:?} can only create pods with an owner reference set to itself"),
         );
     }
-    let reads_api = ["secret", "configMap", "persistentVolumeClaim", "projected"];
-    let volumes = pod["spec"]["volumes"].as_array();
-    if volumes.into_iter().flatten().any(|v| reads_api.iter().any(|source| !v[source].is_null())) {
-        return refuse(resource, pod, &format!("node {node:?} can not create pods that reference API objects"));
-    }
     Ok(())
 }
 
@@ -63,6 +55,9 @@ pub(super) fn update(
     object: &Value,
     old: &Value,
 ) -> Result<(), Status> {
+    if resource.kind == "Pod" && object["metadata"]["labels"] != old["metadata"]["labels"] {
+        return refuse(resource, old, &format!("node {node:?} cannot update labels through pod status"));
+    }
     if resource.kind != "Node" {
         return Ok(());
     }
@@ -75,11 +70,16 @@ pub(super) fn update(
     if object["metadata"]["ownerReferences"] != old["metadata"]["ownerReferences"] {
         return refuse(resource, old, &format!("node {node:?} is not allowed to modify ownerReferences"));
     }
+    labels(node, resource, object, old)
+}
+
+/// Refuses labels that are not the node's to set.
+fn labels(node: &str, resource: &Resource, object: &Value, old: &Value) -> Result<(), Status> {
     let changed = changed_labels(&object["metadata"]["labels"], &old["metadata"]["labels"]);
     let forbidden: Vec<&str> = changed.into_iter().filter(|label| !may_set(label)).collect();
     if !forbidden.is_empty() {
-        let why = format!("is not allowed to modify labels: {}", forbidden.join(", "));
-        return refuse(resource, old, &why);
+        let why = format!("node {node:?} is not allowed to set or modify labels: {}", forbidden.join(", "));
+        return refuse(resource, object, &why);
     }
     Ok(())
 }

@@ -21,10 +21,6 @@ pub(super) async fn admit(
     namespace: &str,
     pod: &mut Value,
 ) -> Result<(), Status> {
-    // A mirror of a static pod runs without the API, so it has no account.
-    if !pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_null() {
-        return Ok(());
-    }
     let account_name = match pod["spec"]["serviceAccountName"].as_str() {
         None | Some("") => "default".to_owned(),
         Some(name) => name.to_owned(),

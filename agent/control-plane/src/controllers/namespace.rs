@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::runner::{Change, Reconciler, key_of};
 use crate::registry::resource::{ALL, CONFIG_MAPS, NAMESPACES, Resource, SERVICE_ACCOUNTS};
-use crate::registry::{Context, DeleteOptions, Part, Registry, is_deleting, name_of, uid_of};
+use crate::registry::{Context, DeleteOptions, Part, Registry, is_deleting, name_of, namespace_of, uid_of};
 use crate::status::Status;
 use crate::store::Key;
 
@@ -39,20 +39,33 @@ impl Reconciler for Namespaces {
         if *change.resource == NAMESPACES {
             return vec![key_of(&NAMESPACES, change.object)];
         }
-        // What goes away may be the last thing in a namespace, or one that every namespace must have.
-        if change.deleted || *change.resource == CONFIG_MAPS && name_of(change.object) == ROOT_CA {
-            let name = change.object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
+        // What goes away may be the last thing in a namespace, or one that every namespace must have; what is there at
+        // the start may be left over from a namespace that is not.
+        let name = namespace_of(change.object).to_owned();
+        let homeless = || change.previous.is_none() && self.registry.get(&NAMESPACES, "", &name).is_err();
+        if change.deleted || (*change.resource == CONFIG_MAPS && name_of(change.object) == ROOT_CA) || homeless() {
             return vec![Key { resource: NAMESPACES.storage, namespace: String::new(), name }];
         }
         Vec::new()
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Status> {
-        let Ok(namespace) = self.registry.get(&NAMESPACES, "", &key.name) else { return Ok(None) };
-        if is_deleting(&namespace) {
-            self.empty(&namespace).await?;
-        } else {
+        let find = || self.registry.get(&NAMESPACES, "", &key.name).ok();
+        if find().is_some_and(|namespace| !is_deleting(&namespace)) {
             self.furnish(&key.name).await?;
+            return Ok(None);
+        }
+        // Listed before the namespace is looked for again, so that nothing here is of a later one of the same name.
+        let contents = self.contents(&key.name);
+        let Some(namespace) = find() else {
+            self.empty(&contents).await?;
+            return Ok(None);
+        };
+        if is_deleting(&namespace) {
+            self.empty(&contents).await?;
+            if self.contents(&key.name).is_empty() {
+                self.finish(&key.name).await?;
+            }
         }
         Ok(None)
     }
@@ -88,30 +101,26 @@ impl Namespaces {
         }
     }
 
-    /// Deletes what is left; when nothing is, lets the namespace go. Each object that goes later (a pod with its
-    /// grace) brings the namespace back here.
-    async fn empty(&self, namespace: &Value) -> Result<(), Status> {
-        let name = name_of(namespace);
-        let mut remaining = false;
-        for resource in ALL.into_iter().filter(|resource| resource.namespaced) {
-            for object in self.registry.list(resource, Some(name)) {
-                remaining = true;
-                if is_deleting(&object) {
-                    continue;
-                }
-                let options = DeleteOptions::of(uid_of(&object));
-                match self.registry.delete(&self.ctx, resource, name, name_of(&object), &options).await {
-                    Err(status) if !status.is_not_found() => return Err(status),
-                    _ => {}
-                }
+    fn contents(&self, namespace: &str) -> Vec<(&'static Resource, Arc<Value>)> {
+        let namespaced = ALL.into_iter().filter(|resource| resource.namespaced);
+        namespaced.flat_map(|r| self.registry.list(r, Some(namespace)).into_iter().map(move |o| (r, o))).collect()
+    }
+
+    /// Deletes what is left. Each object that goes later (a pod with its grace) brings the namespace back.
+    async fn empty(&self, contents: &[(&'static Resource, Arc<Value>)]) -> Result<(), Status> {
+        for (resource, object) in contents.iter().filter(|(_, object)| !is_deleting(object)) {
+            let options = DeleteOptions::of(uid_of(object));
+            let (namespace, name) = (namespace_of(object), name_of(object));
+            match self.registry.delete(&self.ctx, resource, namespace, name, &options).await {
+                Err(status) if !status.is_not_found() => return Err(status),
+                _ => {}
             }
         }
-        if remaining {
-            let left = ALL.into_iter().any(|r| r.namespaced && !self.registry.list(r, Some(name)).is_empty());
-            if left {
-                return Ok(());
-            }
-        }
+        Ok(())
+    }
+
+    /// Lets an empty namespace go.
+    async fn finish(&self, name: &str) -> Result<(), Status> {
         let change = |old: &Value| {
             let mut new = old.clone();
             new["spec"]["finalizers"] = json!([]);

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::decode::decode;
-use super::resource::Resource;
+use super::resource::{NAMESPACES, Resource};
 use super::{Context, Registry, Written, defaults, key, names, storage_failure, strategy, validation};
 use crate::status::Status;
 use crate::store::{Durability, Expect, Write, WriteError};
@@ -57,12 +57,9 @@ impl Registry {
         strategy::prepare_create(resource, &mut object);
         defaults::apply(resource, &mut object);
         admission::create(self, ctx, resource, namespace, &mut object).await?;
-        let _allocation = if resource.kind == "Service" {
-            let guard = self.allocation.lock().await;
-            self.allocate_service(&mut object)?;
-            Some(guard)
-        } else {
-            None
+        let lock = match resource.kind {
+            "Service" => Some(self.allocate_service(&mut object, &Value::Null).await?),
+            _ => None,
         };
         strategy::finish_create(resource, &mut object);
         let faults = validation::create(resource, &object);
@@ -76,9 +73,15 @@ impl Registry {
             return if self.store.get(&key).is_some() { Err(taken()) } else { Ok(object.into()) };
         }
         let durability = if resource.kind == "Event" { Durability::Relaxed } else { Durability::Full };
-        let write = Write { key, expect: Expect::Absent, value: Some(object), durability };
-        self.store.write(write).await.map_err(|error| match error {
+        let expect = if resource.namespaced {
+            Expect::AbsentWithin(super::key(&NAMESPACES, "", namespace))
+        } else {
+            Expect::Absent
+        };
+        let write = Write { key, expect, value: Some(object), durability };
+        self.write(write, lock).await.map_err(|error| match error {
             WriteError::Exists => taken(),
+            WriteError::Ending => admission::terminating(resource, namespace, &name),
             other => storage_failure(&other),
         })
     }

@@ -12,6 +12,7 @@ mod delete;
 pub(crate) mod events;
 pub(crate) mod names;
 mod raw;
+pub(crate) mod references;
 pub(crate) mod resource;
 mod services;
 mod strategy;
@@ -22,9 +23,10 @@ use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use serde_json::Value;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::status::Status;
-use crate::store::{Key, Store, WriteError};
+use crate::store::{Key, Store, Write, WriteError};
 use crate::user::User;
 use decode::FieldValidation;
 use resource::Resource;
@@ -60,12 +62,12 @@ pub(crate) struct Registry {
     pub(crate) store: Store,
     service_cidr: Ipv4Net,
     /// Held while a service is given its addresses and stored, so that no two get the same.
-    allocation: tokio::sync::Mutex<()>,
+    allocation: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Registry {
     pub(crate) fn new(store: Store, service_cidr: Ipv4Net) -> Self {
-        Self { store, service_cidr, allocation: tokio::sync::Mutex::new(()) }
+        Self { store, service_cidr, allocation: Arc::default() }
     }
 
     /// One object.
@@ -73,6 +75,17 @@ impl Registry {
         self.store
             .get(&key(resource, namespace, name))
             .ok_or_else(|| Status::not_found(resource.group, resource.plural, name))
+    }
+
+    /// Makes a change. The lock is held until that is done, even when the caller has gone away by then.
+    async fn write(&self, write: Write, lock: Option<OwnedMutexGuard<()>>) -> Result<Arc<Value>, WriteError> {
+        let Some(lock) = lock else { return self.store.write(write).await };
+        let store = self.store.clone();
+        let written = tokio::spawn(async move {
+            let _lock = lock;
+            store.write(write).await
+        });
+        written.await.map_err(|_| WriteError::Closed)?
     }
 
     /// All objects, of one namespace or of every.

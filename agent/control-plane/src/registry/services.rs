@@ -2,11 +2,13 @@
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tokio::sync::OwnedMutexGuard;
 
-use super::Registry;
 use super::resource::SERVICES;
+use super::{Registry, name_of, namespace_of};
 use crate::status::{Cause, Status};
 
 /// Node ports are taken from here.
@@ -14,75 +16,87 @@ const NODE_PORTS: std::ops::RangeInclusive<i64> = 30_000..=32_767;
 /// The first so many are left to those who ask for a certain port.
 const NODE_PORTS_EXPLICIT: i64 = 86;
 
+/// Whether a service has an address of the cluster, or says that it wants none.
+fn has_address(service: &Value) -> bool {
+    service["spec"]["type"] != "ExternalName"
+}
+
+fn has_node_ports(service: &Value) -> bool {
+    service["spec"]["type"] == "NodePort" || service["spec"]["type"] == "LoadBalancer"
+}
+
+/// What an update leaves open stays as it was; what the new type has no use for, and the client did not touch, goes.
+pub(super) fn carry_over(service: &mut Value, old: &Value) {
+    if has_address(old) && !has_address(service) && service["spec"]["clusterIP"] == old["spec"]["clusterIP"] {
+        for field in ["clusterIP", "clusterIPs"] {
+            service["spec"].as_object_mut().map(|spec| spec.remove(field));
+        }
+    }
+    let (had, has) = (has_node_ports(old), has_node_ports(service));
+    let sent: HashSet<i64> = node_ports(service).collect();
+    let dropped = had && !has && sent == node_ports(old).collect();
+    for port in service.pointer_mut("/spec/ports").and_then(Value::as_array_mut).into_iter().flatten() {
+        if dropped {
+            port.as_object_mut().map(|port| port.remove("nodePort"));
+        } else if had && has && port["nodePort"].as_i64().unwrap_or(0) == 0 {
+            let same = |other: &&Value| other["port"] == port["port"] && other["protocol"] == port["protocol"];
+            let before = old["spec"]["ports"].as_array().into_iter().flatten().find(same);
+            if let Some(number) = before.and_then(|p| p["nodePort"].as_i64()).filter(|n| !sent.contains(n)) {
+                port["nodePort"] = json!(number);
+            }
+        }
+    }
+}
+
 impl Registry {
-    /// Gives a new service what it needs; the caller holds the allocation lock until it is stored.
-    pub(super) fn allocate_service(&self, service: &mut Value) -> Result<(), Status> {
-        let name = service["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let invalid = |field: &str, message: String| {
-            let cause = Cause { reason: "FieldValueInvalid", message, field: field.to_owned() };
-            Status::invalid("", "Service", &name, vec![cause])
+    /// Gives a service what it needs and `old`, if there is one, does not have. Nobody else is given anything until
+    /// the lock goes, which must be after the service is stored.
+    pub(super) async fn allocate_service(
+        &self,
+        service: &mut Value,
+        old: &Value,
+    ) -> Result<OwnedMutexGuard<()>, Status> {
+        let lock = Arc::clone(&self.allocation).lock_owned().await;
+        let is_self = |other: &Value| name_of(other) == name_of(old) && namespace_of(other) == namespace_of(old);
+        let mut others = self.list(&SERVICES, None);
+        others.retain(|other| !is_self(other));
+        if has_address(service) {
+            self.allocate_address(service, old, &others)?;
+        }
+        if has_node_ports(service) {
+            allocate_ports(service, old, &others)?;
+        }
+        Ok(lock)
+    }
+
+    fn allocate_address(&self, service: &mut Value, old: &Value, others: &[Arc<Value>]) -> Result<(), Status> {
+        let wanted = service["spec"]["clusterIP"].as_str().unwrap_or_default();
+        let taken = addresses(others);
+        let invalid = |why: &str| {
+            let message = format!("Invalid value: [{wanted:?}]: failed to allocate IP {wanted}: {why}");
+            Err(invalid(service, "spec.clusterIPs", message))
         };
-        let present = self.list(&SERVICES, None);
-        let kind = service["spec"]["type"].as_str().unwrap_or_default().to_owned();
-        if kind != "ExternalName" {
-            let address = match service["spec"]["clusterIP"].as_str().unwrap_or_default() {
-                "None" => "None".to_owned(),
-                "" => {
-                    let taken = addresses(&present);
-                    let free = self.free_address(&taken).ok_or_else(|| Status::internal("no service IPs available"))?;
-                    free.to_string()
-                }
-                wanted => {
-                    let field = "spec.clusterIPs";
-                    let range = self.service_cidr;
-                    let address: Ipv4Addr = wanted
-                        .parse()
-                        .ok()
-                        .filter(|a| range.contains(a) && *a != range.network() && *a != range.broadcast())
-                        .ok_or_else(|| {
-                            let why = format!("Invalid value: [{wanted:?}]: failed to allocate IP {wanted}: the provided network does not match the current range or IP is not in the valid range {range}");
-                            invalid(field, why)
-                        })?;
-                    if addresses(&present).contains(&address) {
-                        let why = format!(
-                            "Invalid value: [{wanted:?}]: failed to allocate IP {wanted}: provided IP is already allocated"
-                        );
-                        return Err(invalid(field, why));
+        let range = self.service_cidr;
+        let address = match wanted {
+            "" => self.free_address(&taken).ok_or_else(|| Status::internal("no service IPs available"))?.to_string(),
+            wanted if wanted == "None" || old["spec"]["clusterIP"] == *wanted => wanted.to_owned(),
+            wanted => match wanted.parse::<Ipv4Addr>() {
+                Ok(a) if range.contains(&a) && a != range.network() && a != range.broadcast() => {
+                    if taken.contains(&a) {
+                        return invalid("provided IP is already allocated");
                     }
                     wanted.to_owned()
                 }
-            };
-            service["spec"]["clusterIPs"] = json!([address]);
-            service["spec"]["clusterIP"] = json!(address);
-        }
-        if kind == "NodePort" || kind == "LoadBalancer" {
-            let mut taken: HashSet<i64> = present.iter().flat_map(|s| node_ports(s)).collect();
-            for (index, port) in
-                service.pointer_mut("/spec/ports").and_then(Value::as_array_mut).into_iter().flatten().enumerate()
-            {
-                let wanted = port["nodePort"].as_i64().unwrap_or(0);
-                let field = format!("spec.ports[{index}].nodePort");
-                if wanted != 0 && taken.contains(&wanted) {
-                    return Err(invalid(
-                        &field,
-                        format!("Invalid value: {wanted}: provided port is already allocated"),
-                    ));
-                }
-                if wanted != 0 && !NODE_PORTS.contains(&wanted) {
+                _ => {
                     let why = format!(
-                        "Invalid value: {wanted}: provided port is not in the valid range. The range of valid ports is 30000-32767"
+                        "the provided network does not match the current range or IP is not in the valid range {range}"
                     );
-                    return Err(invalid(&field, why));
+                    return invalid(&why);
                 }
-                if wanted == 0 {
-                    let from = NODE_PORTS.start() + NODE_PORTS_EXPLICIT;
-                    let free = (from..=*NODE_PORTS.end()).find(|p| !taken.contains(p));
-                    let free = free.ok_or_else(|| Status::internal("no node ports available"))?;
-                    port["nodePort"] = json!(free);
-                }
-                taken.insert(port["nodePort"].as_i64().unwrap_or(0));
-            }
-        }
+            },
+        };
+        service["spec"]["clusterIPs"] = json!([address]);
+        service["spec"]["clusterIP"] = json!(address);
         Ok(())
     }
 
@@ -99,10 +113,49 @@ impl Registry {
     }
 }
 
-fn addresses(services: &[std::sync::Arc<Value>]) -> HashSet<Ipv4Addr> {
+fn allocate_ports(service: &mut Value, old: &Value, others: &[Arc<Value>]) -> Result<(), Status> {
+    let own: HashSet<i64> = node_ports(old).collect();
+    let mut taken: HashSet<i64> = others.iter().flat_map(|s| node_ports(s)).collect();
+    let count = service["spec"]["ports"].as_array().map_or(0, Vec::len);
+    // Those that are asked for come before those that are chosen.
+    for index in 0..count {
+        let wanted = service["spec"]["ports"][index]["nodePort"].as_i64().unwrap_or(0);
+        let field = format!("spec.ports[{index}].nodePort");
+        if wanted != 0 && !own.contains(&wanted) && !NODE_PORTS.contains(&wanted) {
+            let why = format!(
+                "Invalid value: {wanted}: provided port is not in the valid range. The range of valid ports is 30000-32767"
+            );
+            return Err(invalid(service, &field, why));
+        }
+        if wanted != 0 && !taken.insert(wanted) {
+            return Err(invalid(
+                service,
+                &field,
+                format!("Invalid value: {wanted}: provided port is already allocated"),
+            ));
+        }
+    }
+    for port in service.pointer_mut("/spec/ports").and_then(Value::as_array_mut).into_iter().flatten() {
+        if port["nodePort"].as_i64().unwrap_or(0) == 0 {
+            let mut above = NODE_PORTS.skip(usize::try_from(NODE_PORTS_EXPLICIT).unwrap_or(0));
+            let free = above.find(|p| !taken.contains(p)).ok_or_else(|| Status::internal("no node ports available"))?;
+            taken.insert(free);
+            port["nodePort"] = json!(free);
+        }
+    }
+    Ok(())
+}
+
+fn invalid(service: &Value, field: &str, message: String) -> Status {
+    let cause = Cause { reason: "FieldValueInvalid", message, field: field.to_owned() };
+    Status::invalid("", "Service", name_of(service), vec![cause])
+}
+
+fn addresses(services: &[Arc<Value>]) -> HashSet<Ipv4Addr> {
     services.iter().filter_map(|s| s["spec"]["clusterIP"].as_str()?.parse().ok()).collect()
 }
 
 fn node_ports(service: &Value) -> impl Iterator<Item = i64> + '_ {
-    service["spec"]["ports"].as_array().into_iter().flatten().filter_map(|p| p["nodePort"].as_i64())
+    let ports = service["spec"]["ports"].as_array().into_iter().flatten();
+    ports.filter_map(|p| p["nodePort"].as_i64()).filter(|number| *number != 0)
 }

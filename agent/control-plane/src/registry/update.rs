@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::decode::decode;
 use super::resource::Resource;
 use super::{
-    Context, Registry, Written, defaults, is_deleting, key, revision_of, storage_failure, strategy, validation,
+    Context, Registry, Written, defaults, is_deleting, key, revision_of, services, storage_failure, strategy,
+    validation,
 };
 use crate::admission;
 use crate::status::Status;
@@ -50,6 +51,12 @@ impl Registry {
             strategy::prepare_update(resource, part, &mut object, &old);
             object["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
             defaults::apply(resource, &mut object);
+            let lock = if resource.kind == "Service" && part == Part::Main {
+                services::carry_over(&mut object, &old);
+                Some(self.allocate_service(&mut object, &old).await?)
+            } else {
+                None
+            };
             strategy::finish_update(resource, &mut object, &old);
             if object == *old {
                 return Ok(Written { object: old, warnings });
@@ -64,7 +71,7 @@ impl Registry {
             let value = (!ends).then_some(object);
             let expect = Expect::Revision(revision_of(&old));
             let write = Write { key: key(resource, namespace, name), expect, value, durability };
-            match self.store.write(write).await {
+            match self.write(write, lock).await {
                 Ok(object) => return Ok(Written { object, warnings }),
                 Err(WriteError::Changed) => {}
                 Err(WriteError::Missing) => return Err(Status::not_found(resource.group, resource.plural, name)),
@@ -83,7 +90,8 @@ fn check(resource: &Resource, part: Part, object: &Value, old: &Value, name: &st
             return Err(Status::forbidden(resource.group, resource.plural, name, why));
         }
         Part::Ephemeral => validation::create(resource, object),
-        Part::Status | Part::Finalize => Vec::new(),
+        Part::Status => validation::metadata(resource, object),
+        Part::Finalize => Vec::new(),
     };
     if faults.is_empty() { Ok(()) } else { Err(Status::invalid(resource.group, resource.kind, name, faults)) }
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::Api;
 use super::request::{RequestInfo, ResourceRequest};
 use crate::registry::Registry;
+use crate::registry::references::{self, Referenced};
 use crate::registry::resource::PODS;
 use crate::selectors::FieldSelector;
 use crate::status::{Status, qualified};
@@ -34,7 +35,7 @@ impl Attributes {
             subresource: request.subresource.clone(),
             namespace: request.namespace.clone(),
             name: request.name.clone(),
-            fields: FieldSelector::parse(request.query.get("fieldSelector")).unwrap_or_default(),
+            fields: request.fields().unwrap_or_default(),
             path: None,
         }
     }
@@ -154,44 +155,10 @@ fn runs_account(registry: &Registry, node: &str, namespace: &str, name: &str) ->
 
 /// Whether a pod of the node names the object.
 fn references(registry: &Registry, node: &str, namespace: &str, resource: &str, name: &str) -> bool {
-    any_pod(registry, node, namespace, |spec| match resource {
-        "secrets" => {
-            let pull = spec["imagePullSecrets"].as_array().into_iter().flatten().any(|s| s["name"] == *name);
-            pull || mentions(spec, &["secret", "secretRef", "secretKeyRef"], name)
-        }
-        "configmaps" => mentions(spec, &["configMap", "configMapRef", "configMapKeyRef"], name),
-        _ => mentions(spec, &["persistentVolumeClaim"], name),
-    })
-}
-
-/// Whether an object under one of the keys, anywhere in `value`, has this name.
-fn mentions(value: &Value, keys: &[&str], name: &str) -> bool {
-    match value {
-        Value::Array(items) => items.iter().any(|item| mentions(item, keys, name)),
-        Value::Object(map) => map.iter().any(|(key, inner)| {
-            let named = ["name", "secretName", "claimName"].iter().any(|field| inner[*field] == *name);
-            (keys.contains(&key.as_str()) && named) || mentions(inner, keys, name)
-        }),
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn references_are_found_wherever_a_pod_makes_them() {
-        let spec = json!({"volumes": [{"name": "v", "secret": {"secretName": "a"}},
-            {"name": "p", "projected": {"sources": [{"secret": {"name": "b"}}]}}],
-            "containers": [{"env": [{"name": "E", "valueFrom": {"secretKeyRef": {"name": "c", "key": "k"}}}],
-                "envFrom": [{"secretRef": {"name": "d"}}]}]});
-        let keys = ["secret", "secretRef", "secretKeyRef"];
-        for name in ["a", "b", "c", "d"] {
-            assert!(mentions(&spec, &keys, name), "{name}");
-        }
-        assert!(!mentions(&spec, &keys, "v"));
-        assert!(!mentions(&spec, &keys, "k"));
-    }
+    let kind = match resource {
+        "secrets" => Referenced::Secret,
+        "configmaps" => Referenced::ConfigMap,
+        _ => Referenced::Claim,
+    };
+    any_pod(registry, node, namespace, |spec| references::any(spec, &mut |k, n| k == kind && n == name))
 }

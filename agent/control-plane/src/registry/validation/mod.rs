@@ -22,6 +22,13 @@ pub(crate) fn create(resource: &Resource, object: &Value) -> Vec<Cause> {
     faults.0
 }
 
+/// Faults of the metadata alone.
+pub(crate) fn metadata(resource: &Resource, object: &Value) -> Vec<Cause> {
+    let mut faults = Faults::default();
+    meta::validate(resource, object, &mut faults);
+    faults.0
+}
+
 /// Faults of an object that replaces `old`.
 pub(crate) fn update(resource: &Resource, object: &Value, old: &Value) -> Vec<Cause> {
     let mut faults = Faults::default();

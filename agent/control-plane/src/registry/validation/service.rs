@@ -33,6 +33,11 @@ pub(super) fn validate(spec: &Value, faults: &mut Faults) {
         if port["targetPort"].as_i64().is_some_and(|p| !(1..=65535).contains(&p)) {
             pod::port_range(&format!("{at}.targetPort"), &port["targetPort"], faults);
         }
+        let reachable = spec["type"] == "NodePort" || spec["type"] == "LoadBalancer";
+        if !reachable && port["nodePort"].as_i64().is_some_and(|p| p != 0) {
+            let detail = format!("may not be used when `type` is {}", spec["type"]);
+            faults.forbidden(&format!("{at}.nodePort"), &detail.replace('"', "'"));
+        }
         faults.one_of(&format!("{at}.protocol"), &port["protocol"], &["SCTP", "TCP", "UDP"]);
         if !taken.insert((port["protocol"].as_str(), port["port"].as_i64())) {
             faults.duplicate(&at, port);
