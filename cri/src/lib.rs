@@ -32,6 +32,7 @@ mod stats;
 mod status;
 mod store;
 mod trash;
+mod tree;
 mod watching;
 
 pub mod image;

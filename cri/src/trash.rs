@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use crate::error::{Context, Result};
 use crate::store::private_folder;
+use crate::tree;
 
 /// `STATE/cri/trash`.
 #[derive(Debug)]
@@ -33,11 +34,11 @@ impl TrashBin {
         Ok(())
     }
 
-    /// Deletes what is in the bin, now and whenever something is put in. Never returns.
+    /// Deletes what is in the bin, now and whenever something is put in: trees that containers shaped. Never returns.
     pub(crate) async fn keep_empty(&self) {
         loop {
             let folder = self.folder.clone();
-            match tokio::task::spawn_blocking(move || empty(&folder)).await {
+            match tokio::task::spawn_blocking(move || tree::clear(&folder)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     tracing::warn!(folder = %self.folder.display(), %error, "the trash cannot be emptied");
@@ -47,16 +48,4 @@ impl TrashBin {
             self.filled.notified().await;
         }
     }
-}
-
-fn empty(folder: &Path) -> io::Result<()> {
-    let mut outcome = Ok(());
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => outcome = Err(error),
-            _ => {}
-        }
-    }
-    outcome
 }

@@ -25,7 +25,6 @@ mod reference;
 mod registry;
 mod settings;
 mod store;
-mod tree;
 mod types;
 
 pub use config::{ImageConfig, ProcessDefaults, RootFs};

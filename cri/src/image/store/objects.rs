@@ -136,7 +136,7 @@ impl Inner {
         let inner = self.clone();
         behind(move || {
             let _alone = inner.emptying.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if let Err(error) = super::super::tree::clear(&inner.layout.trash()) {
+            if let Err(error) = crate::tree::clear(&inner.layout.trash()) {
                 tracing::warn!(%error, "cannot empty the trash of the images; the next start tries again");
             }
         });
