@@ -24,6 +24,8 @@ pub struct Limits {
     pub layer_bytes: u64,
     /// Entries (files, folders, links, whiteouts) of one layer.
     pub layer_entries: u64,
+    /// Bytes of the paths of one layer that are kept in memory while it is unpacked.
+    pub layer_names: u64,
     /// Layers of one image; the kernel stacks no more than 500.
     pub layers: usize,
     /// To connect, TLS included.
@@ -59,6 +61,7 @@ impl Default for Limits {
             document: 4 << 20,
             layer_bytes: 32 << 30,
             layer_entries: 2_000_000,
+            layer_names: 256 << 20,
             layers: 500,
             connect_timeout: Duration::from_secs(15),
             answer_timeout: Duration::from_mins(1),

@@ -105,6 +105,35 @@ async fn a_symlink_loop_is_an_error_and_no_hang() {
 }
 
 #[tokio::test]
+async fn links_to_links_overflow_no_stack() {
+    let scratch = Scratch::new();
+    let deep = "/a".repeat(1900);
+    let tar = (0..39).fold(Tar::default(), |tar, n| {
+        let target = format!("l{}{deep}", n + 1);
+        tar.pax(&[("linkpath", target.as_bytes())]).symlink(&format!("l{n}"), "long")
+    });
+    let path = format!("l0{deep}/file");
+    let tar = tar.pax(&[("path", path.as_bytes())]).file("long", "");
+    assert!(unpack(&scratch, &scratch.store(), tar).await.is_err());
+    scratch.empty();
+}
+
+#[tokio::test]
+async fn folders_behind_dangling_links_are_made_inside() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    let tar = Tar::default()
+        .dir("x", 0o755)
+        .symlink("x/a", "../y/./z/..//b")
+        .symlink("b", "/c/d/../e")
+        .file("x/a/one", "1")
+        .file("b/two", "2");
+    let root = unpack(&scratch, &store, tar).await.unwrap();
+    assert_eq!(std::fs::read_to_string(root.join("y/b/one")).unwrap(), "1");
+    assert_eq!(std::fs::read_to_string(root.join("c/e/two")).unwrap(), "2");
+}
+
+#[tokio::test]
 async fn attributes_are_kept_and_the_host_s_are_not_set() {
     let scratch = Scratch::new();
     let store = scratch.store();
@@ -155,6 +184,16 @@ async fn bombs_are_stopped() {
     let many = (0..101).fold(Tar::default(), |tar, n| tar.file(&format!("f{n}"), ""));
     assert!(unpack(&scratch, &store, many).await.unwrap_err().contains("entries"));
     scratch.empty();
+    drop(store);
+    let limits = Limits { layer_names: 4096, ..Limits::default() };
+    let store = scratch.store_with(RegistryConfig { limits, ..RegistryConfig::default() });
+    let many = (0..100).fold(Tar::default(), |tar, n| tar.dir(&format!("folder{n}"), 0o755));
+    assert!(unpack(&scratch, &store, many).await.unwrap_err().contains("names"));
+    let many = (0..100).fold(Tar::default(), |tar, n| tar.file(&format!("folder{n}/file"), ""));
+    assert!(unpack(&scratch, &store, many).await.unwrap_err().contains("names"));
+    scratch.empty();
+    let same = (0..1000).fold(Tar::default(), |tar, _| tar.dir("same", 0o755));
+    assert!(unpack(&scratch, &store, same).await.is_ok());
 }
 
 #[tokio::test]

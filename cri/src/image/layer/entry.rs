@@ -48,6 +48,11 @@ pub(super) fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
     if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
 }
 
+/// The components of a path, last first.
+pub(super) fn parts(path: &[u8]) -> Vec<Vec<u8>> {
+    path.split(|b| *b == b'/').rev().filter(|part| !part.is_empty() && *part != b".").map(<[u8]>::to_vec).collect()
+}
+
 pub(super) fn classify(name: &[u8]) -> Result<Name<'_>, &'static str> {
     if name == OPAQUE {
         return Ok(Name::Opaque);

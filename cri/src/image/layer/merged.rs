@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, readlinkat};
 use nix::sys::stat::fstatat;
 
-use super::entry::join;
+use super::entry::{join, parts};
 use super::root::{is_opaque, is_whiteout, open_in};
 
 const MAX_LINKS: u32 = 40;
@@ -130,9 +130,4 @@ impl Folder {
         }
         Ok(Child::Directory(Folder { path: join(&self.path, name), parts: merged }))
     }
-}
-
-/// The components of a path, last first.
-fn parts(path: &[u8]) -> Vec<Vec<u8>> {
-    path.split(|b| *b == b'/').rev().filter(|part| !part.is_empty() && *part != b".").map(<[u8]>::to_vec).collect()
 }

@@ -17,7 +17,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown};
 use xattr::FileExt;
 
-use super::entry::{join, split};
+use super::entry::{join, parts, split};
 
 /// overlayfs(5), "whiteouts and opaque directories".
 const OPAQUE: &str = "trusted.overlay.opaque";
@@ -54,31 +54,44 @@ impl Root {
     /// Opens the folder at `path`, making what is missing, also behind symlinks whose target is a layer below's.
     /// What was made is added to `made` by its true path.
     pub(super) fn ensure_dir(&self, path: &[u8], made: &mut BTreeSet<Vec<u8>>) -> Result<File, Errno> {
-        self.ensure(path, made, 0)
-    }
-
-    fn ensure(&self, path: &[u8], made: &mut BTreeSet<Vec<u8>>, links: u32) -> Result<File, Errno> {
         match self.dir(path) {
-            Err(Errno::ENOENT) if links < MAX_LINKS && !path.is_empty() => {}
+            Err(Errno::ENOENT) => {}
             other => return other,
         }
-        let (folder, name) = split(path);
-        let parent = self.ensure(folder, made, links)?;
-        match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
-            Ok(()) => {
-                let dir = open_in(&parent, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW)?;
-                set(&dir, &Metadata { uid: 0, gid: 0, mode: 0o755, mtime: (0, 0), xattrs: Vec::new() })
-                    .map_err(errno)?;
-                made.insert(self.true_path(&dir)?);
-                Ok(dir)
+        let mut links = 0;
+        let mut folder = self.dir(b"")?;
+        // A list and no recursion: links of a hostile layer make it as long as 40 times the longest path.
+        let mut left = parts(path);
+        while let Some(name) = left.pop() {
+            if name == b".." {
+                folder = self.dir(split(&self.true_path(&folder)?).0)?;
+                continue;
             }
-            Err(Errno::EEXIST) => {
-                let target = readlinkat(&parent, name).map_err(|_| Errno::ENOTDIR)?.into_vec();
-                let from = if target.starts_with(b"/") { Vec::new() } else { self.true_path(&parent)? };
-                self.ensure(&lexical(&from, &target), made, links + 1)
-            }
-            Err(errno) => Err(errno),
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+            folder = match open_in(&folder, &name, flags) {
+                Ok(child) => child,
+                Err(Errno::ENOENT) => self.make(&folder, &name, made)?,
+                Err(Errno::ELOOP | Errno::ENOTDIR) => {
+                    let target = readlinkat(&folder, &name[..]).map_err(|_| Errno::ENOTDIR)?.into_vec();
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(Errno::ELOOP);
+                    }
+                    left.extend(parts(&target));
+                    if target.starts_with(b"/") { self.dir(b"")? } else { folder }
+                }
+                Err(errno) => return Err(errno),
+            };
         }
+        Ok(folder)
+    }
+
+    fn make(&self, parent: &File, name: &[u8], made: &mut BTreeSet<Vec<u8>>) -> Result<File, Errno> {
+        mkdirat(parent, name, Mode::from_bits_truncate(0o755))?;
+        let dir = open_in(parent, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW)?;
+        set(&dir, &Metadata { uid: 0, gid: 0, mode: 0o755, mtime: (0, 0), xattrs: Vec::new() }).map_err(errno)?;
+        made.insert(self.true_path(&dir)?);
+        Ok(dir)
     }
 
     /// The path of an open folder below the root, free of symlinks.
@@ -204,17 +217,4 @@ pub(super) fn names(dir: &File) -> io::Result<Vec<Vec<u8>>> {
 
 fn errno(error: io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
-}
-
-/// `target` seen from the folder `from`, `..` taken by name: the path is only used to make what is missing.
-fn lexical(from: &[u8], target: &[u8]) -> Vec<u8> {
-    let mut parts: Vec<&[u8]> = Vec::new();
-    for part in from.split(|b| *b == b'/').chain(target.split(|b| *b == b'/')) {
-        match part {
-            b"" | b"." => {}
-            b".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    parts.join(&b'/')
 }

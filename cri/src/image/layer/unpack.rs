@@ -1,6 +1,6 @@
 //! Unpacks one layer by itself, without the layers below it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -22,6 +22,8 @@ use super::tar::{Entry, Kind, TarReader};
 
 const BUFFER: usize = 128 << 10;
 const PAGE: u64 = 4096;
+/// What keeping a path costs beside its bytes, about.
+const KEPT: u64 = 64;
 
 /// What unpacking left for when the layers below are known.
 #[derive(Debug, Default)]
@@ -50,7 +52,8 @@ pub(crate) fn unpack<R: Read>(
         entries: 0,
         out: Unpacked::default(),
         folder: None,
-        times: Vec::new(),
+        times: BTreeMap::new(),
+        kept: 0,
         buffer: vec![0; BUFFER],
     };
     unpacker.out.implied.insert(Vec::new());
@@ -70,7 +73,9 @@ struct Unpacker<'a> {
     /// The folder of the entry before: entries come folder by folder.
     folder: Option<(Vec<u8>, File)>,
     /// Times of folders, set last: making files in a folder changes its time.
-    times: Vec<(Vec<u8>, (i64, i64))>,
+    times: BTreeMap<Vec<u8>, (i64, i64)>,
+    /// Bytes of the paths in `times` and `out`.
+    kept: u64,
     buffer: Vec<u8>,
 }
 
@@ -97,6 +102,9 @@ impl Unpacker<'_> {
             Name::Plain => self.create(&parent, &path, entry, content),
         };
         result.map_err(|source| at(verb(entry.kind), &path, source))?;
+        if self.kept > self.limits.layer_names {
+            return Err(UnpackError::Limit { what: "bytes of names", limit: self.limits.layer_names });
+        }
         self.folder = Some((folder.to_vec(), parent));
         Ok(())
     }
@@ -108,11 +116,23 @@ impl Unpacker<'_> {
         {
             return Ok(dir);
         }
-        let before = self.out.implied.len();
-        let dir = self.root.ensure_dir(path, &mut self.out.implied)?;
-        let made = (self.out.implied.len() - before) as u64;
-        self.count(made, made * PAGE);
+        let mut made = BTreeSet::new();
+        let dir = self.root.ensure_dir(path, &mut made)?;
+        self.count(made.len() as u64, made.len() as u64 * PAGE);
+        self.kept += made.iter().map(|path| path.len() as u64 + KEPT).sum::<u64>();
+        self.out.implied.extend(made);
         Ok(dir)
+    }
+
+    fn set_time_later(&mut self, path: &[u8], mtime: (i64, i64)) {
+        if self.times.insert(path.to_vec(), mtime).is_none() {
+            self.kept += path.len() as u64 + KEPT;
+        }
+    }
+
+    fn link_later(&mut self, path: &[u8], target: Vec<u8>) {
+        self.kept += (path.len() + target.len()) as u64 + KEPT;
+        self.out.links.push((path.to_vec(), target));
     }
 
     fn root_entry(&mut self, entry: &Entry) -> Result<(), UnpackError> {
@@ -122,7 +142,7 @@ impl Unpacker<'_> {
         let dir = self.root.dir(b"").map_err(|errno| at("open", b"", errno.into()))?;
         set(&dir, &meta(entry)).map_err(|source| at("set the attributes of", b"", source))?;
         self.out.implied.remove(&b""[..]);
-        self.times.push((Vec::new(), entry.mtime));
+        self.set_time_later(b"", entry.mtime);
         Ok(())
     }
 
@@ -191,7 +211,7 @@ impl Unpacker<'_> {
             let described = self.root.true_path(&dir)?;
             self.out.implied.remove(&described);
         }
-        self.times.push((path.to_vec(), entry.mtime));
+        self.set_time_later(path, entry.mtime);
         Ok(())
     }
 
@@ -229,7 +249,7 @@ impl Unpacker<'_> {
         let source = match self.root.dir(target_folder) {
             Ok(dir) => dir,
             Err(Errno::ENOENT | Errno::ENOTDIR) => {
-                self.out.links.push((path.to_vec(), target));
+                self.link_later(path, target);
                 return Ok(());
             }
             Err(errno) => return Err(errno),
@@ -243,7 +263,7 @@ impl Unpacker<'_> {
                 }
             }
             Err(Errno::ENOENT) => {
-                self.out.links.push((path.to_vec(), target));
+                self.link_later(path, target);
                 return Ok(());
             }
             Err(errno) => return Err(errno),
