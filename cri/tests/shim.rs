@@ -232,6 +232,30 @@ fn a_killed_shim_ends_the_events() {
 }
 
 #[test]
+fn a_shim_that_hangs_is_not_waited_for_without_bound() {
+    let Some(program) = program() else { return };
+    run(async {
+        let pod = Pod::new(&program, "hangs").await;
+        let shim = Pid::from_raw(pod.client.pid());
+        kill(shim, Signal::SIGSTOP).unwrap();
+        // Nobody can connect any more.
+        let socket = pod.dir().join("shim.sock");
+        let mut waiting = Vec::new();
+        while let Ok(connection) = orlop_shim::packet::connect_to(&socket) {
+            waiting.push(connection);
+        }
+        for outcome in futures::future::join_all((0..3).map(|_| pod.client.list())).await {
+            assert!(matches!(outcome, Err(Error::Timeout { .. })), "{outcome:?}");
+        }
+        drop(waiting);
+        kill(shim, Signal::SIGCONT).unwrap();
+        pod.client.list().await.unwrap();
+        pod.client.shutdown().await.unwrap();
+        pod.assert_clean();
+    });
+}
+
+#[test]
 fn a_failed_spawn_says_why() {
     let Some(program) = program() else { return };
     run(async {

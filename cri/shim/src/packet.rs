@@ -1,19 +1,22 @@
 //! Packets with descriptors, over a SOCK_SEQPACKET unix socket.
 #![allow(unsafe_code)]
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, RecvMsg, SockFlag, SockType, UnixAddr, bind, connect,
     recv, recvmsg, sendmsg, socket, socketpair,
 };
 use nix::sys::stat::Mode;
 
-use crate::protocol::{MAX_DESCRIPTORS, MAX_MESSAGE};
+use crate::protocol::{ELSEWHERE, LONGEST_MESSAGE, MAX_DESCRIPTORS, MAX_MESSAGE};
 
 /// One packet, and the descriptors that came with it.
 #[derive(Debug, Default)]
@@ -70,11 +73,21 @@ fn with_address(path: &Path, act: impl FnOnce(&UnixAddr) -> nix::Result<()>) -> 
 /// Sends one packet whole, or fails.
 ///
 /// # Errors
-/// EMSGSIZE over [`MAX_MESSAGE`]; EAGAIN when the peer does not read; EPIPE when it is gone.
+/// EMSGSIZE over [`LONGEST_MESSAGE`]; EAGAIN when the peer does not read; EPIPE when it is gone.
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-    if bytes.len() > MAX_MESSAGE || descriptors.len() > MAX_DESCRIPTORS {
+    if bytes.len() > LONGEST_MESSAGE || descriptors.len() > MAX_DESCRIPTORS {
         return Err(Errno::EMSGSIZE.into());
     }
+    if bytes.len() <= MAX_MESSAGE {
+        return send_packet(socket, bytes, descriptors);
+    }
+    let mut elsewhere = File::from(memfd_create("orlop message", MFdFlags::MFD_CLOEXEC)?);
+    elsewhere.write_all(bytes)?;
+    let all: Vec<_> = descriptors.iter().copied().chain([elsewhere.as_fd()]).collect();
+    send_packet(socket, ELSEWHERE, &all)
+}
+
+fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
     let control = if raw.is_empty() { &rights[..0] } else { &rights[..] };
@@ -98,7 +111,7 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]
 /// The buffer is made to the packet's measure: a process that waits for years keeps no large one.
 ///
 /// # Errors
-/// EAGAIN when there is none yet; EMSGSIZE for one over [`MAX_MESSAGE`] or with too many descriptors,
+/// EAGAIN when there is none yet; EMSGSIZE for one over [`LONGEST_MESSAGE`] or with too many descriptors,
 /// after which the connection is of no more use.
 pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<Packet>> {
     let length = next_length(socket)?;
@@ -106,7 +119,7 @@ pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<Packet>> {
         return Err(Errno::EMSGSIZE.into());
     }
     let mut bytes = vec![0; length];
-    let mut space = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
+    let mut space = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS + 1]);
     let mut parts = [IoSliceMut::new(&mut bytes)];
     let message = recvmsg::<()>(
         socket.as_raw_fd(),
@@ -114,12 +127,26 @@ pub fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<Packet>> {
         Some(&mut space),
         MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT,
     )?;
-    let descriptors = owned(&message)?;
+    let mut descriptors = owned(&message)?;
     let (received, cut) = (message.bytes, message.flags.contains(MsgFlags::MSG_CTRUNC));
     if cut {
         return Err(Errno::EMSGSIZE.into());
     }
+    if bytes == ELSEWHERE {
+        let elsewhere = descriptors.pop().ok_or(Errno::EBADMSG)?;
+        bytes = read_whole(&File::from(elsewhere))?;
+    }
     Ok((received > 0).then_some(Packet { bytes, descriptors }))
+}
+
+fn read_whole(file: &File) -> io::Result<Vec<u8>> {
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    if length > LONGEST_MESSAGE {
+        return Err(Errno::EMSGSIZE.into());
+    }
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
 }
 
 /// The length of the waiting packet; 0 when the peer has closed.

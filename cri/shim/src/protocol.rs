@@ -1,7 +1,8 @@
 //! The shim protocol: what `orlop-cri` and `orlop-shim` say to each other.
 //!
 //! A message is one JSON object in one SOCK_SEQPACKET packet of at most [`MAX_MESSAGE`] bytes; descriptors
-//! ride along by SCM_RIGHTS. One request at a time on a connection, any number of connections. A shim
+//! ride along by SCM_RIGHTS. A longer one, of at most [`LONGEST_MESSAGE`] bytes, is in a memfd, the last
+//! descriptor of a packet that holds [`ELSEWHERE`]. One request at a time on a connection, any number of connections. A shim
 //! outlives the daemon that started it, so both sides ignore fields they don't know, and a field added later
 //! has a default. See docs/ARCHITECTURE.md, "The shim protocol".
 
@@ -13,9 +14,14 @@ use serde::{Deserialize, Serialize};
 
 /// The protocol's version, told in [`Answer::Ready`] and [`Listed`].
 pub const VERSION: u32 = 1;
-/// The longest message, in bytes.
+/// The longest message in a packet, in bytes.
 pub const MAX_MESSAGE: usize = 128 * 1024;
-/// The most descriptors in one message.
+/// The longest message of all, in bytes. A process may be given 6 MiB of arguments and environment
+/// (execve(2)), and JSON makes them longer.
+pub const LONGEST_MESSAGE: usize = 16 * 1024 * 1024;
+/// The packet whose message is in its last descriptor; no JSON begins so.
+pub const ELSEWHERE: &[u8] = b"@";
+/// The most descriptors of one message.
 pub const MAX_DESCRIPTORS: usize = 3;
 /// The socket's name in the pod's folder.
 pub const SOCKET: &str = "shim.sock";

@@ -70,7 +70,9 @@ fn makes_and_pins_the_namespaces() {
     assert_eq!(pod.complaints(), "");
     let reaper = fs::read_to_string(format!("/proc/{0}/task/{0}/children", pod.shim)).unwrap();
     let reaper: i32 = reaper.trim().parse().unwrap();
-    assert_eq!(fs::read_dir(format!("/proc/{reaper}/fd")).unwrap().count(), 0);
+    eventually("the pod's PID 1 holds nothing open", || {
+        fs::read_dir(format!("/proc/{reaper}/fd")).unwrap().count() == 0
+    });
     pod.shutdown();
     assert!(!alive(reaper));
 }

@@ -59,6 +59,7 @@ pub(crate) fn refused(step: impl Into<String>, error: shim::Error) -> Error {
         Some(FailureKind::Limit) => Kind::Unavailable,
         Some(FailureKind::Unsupported) => Kind::Unimplemented,
         _ if matches!(error, shim::Error::Timeout { .. }) => Kind::DeadlineExceeded,
+        _ if matches!(error, shim::Error::TooLong { .. }) => Kind::InvalidArgument,
         _ if error.is_gone() => Kind::FailedPrecondition,
         _ => Kind::Internal,
     };

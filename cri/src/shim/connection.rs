@@ -12,8 +12,9 @@ use tokio::io::unix::AsyncFd;
 use super::Error;
 use super::reactor::register;
 
-/// Between attempts while the shim's backlog is full, which it drains within a request's time.
-const BACKLOG_PAUSE: Duration = Duration::from_millis(2);
+/// Between attempts while the shim's backlog is full, which it drains within a request's time; twice as long each
+/// time, up to the second.
+const BACKLOG_PAUSES: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(250)];
 
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -21,12 +22,17 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// A shim that does not accept is waited for, for as long as the caller wants.
     pub(super) async fn open(path: &Path) -> Result<Connection, Error> {
         let failed = |source| Error::Connect { socket: path.to_owned(), source };
+        let [mut pause, longest] = BACKLOG_PAUSES;
         let socket = loop {
             match packet::connect_to(path) {
                 Ok(socket) => break socket,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => tokio::time::sleep(BACKLOG_PAUSE).await,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    tokio::time::sleep(pause).await;
+                    pause = longest.min(pause * 2);
+                }
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
                     return Err(Error::Gone { socket: path.to_owned() });
                 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use orlop_shim::protocol::{Failure, FailureKind};
+use orlop_shim::protocol::{Failure, FailureKind, LONGEST_MESSAGE};
 
 /// Why a call to a shim failed.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +25,9 @@ pub enum Error {
     /// The connection broke within a call: whether the shim did it is not known, `list` tells.
     #[error("shim request {request}: the connection broke")]
     Transport { request: &'static str, source: io::Error },
+    /// The request, or its answer, has more bytes than a message may have.
+    #[error("shim request {request}: the message has more than {limit} MiB", limit = LONGEST_MESSAGE >> 20)]
+    TooLong { request: &'static str },
     /// No answer in time; whether the shim does it yet is not known, `list` tells.
     #[error("shim request {request}: no answer within {after:?}")]
     Timeout { request: &'static str, after: Duration },

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::Error;
 use super::connection::Connection;
-use super::requests::{call, unexpected};
+use super::requests::{call, unexpected, within};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 /// After a failure that may pass (no descriptors left, the shim's limit of connections).
@@ -70,11 +70,14 @@ async fn read(socket: PathBuf, sender: mpsc::Sender<Result<Event, Error>>) {
 /// One connection's worth of events; Ok when nobody listens any more.
 async fn subscription(socket: &Path, sender: &mpsc::Sender<Result<Event, Error>>) -> Result<(), Error> {
     const NAME: &str = "Subscribe";
-    let connection = Connection::open(socket).await?;
-    match call(&connection, NAME, &Request::Subscribe, &[], DEADLINE).await? {
-        (Answer::Done, _) => {}
-        (other, _) => return Err(unexpected(NAME, &other)),
-    }
+    let connection = within(NAME, DEADLINE, async {
+        let connection = Connection::open(socket).await?;
+        match call(&connection, NAME, &Request::Subscribe, &[]).await? {
+            (Answer::Done, _) => Ok(connection),
+            (other, _) => Err(unexpected(NAME, &other)),
+        }
+    })
+    .await?;
     loop {
         let packet = connection.receive().await.map_err(|source| Error::Transport { request: NAME, source })?;
         let event = serde_json::from_slice(&packet.bytes)

@@ -225,13 +225,25 @@ impl ShimClient {
         descriptors: &[BorrowedFd<'_>],
         deadline: Duration,
     ) -> Result<(Answer, Vec<OwnedFd>), Error> {
-        let connection = self.connection().await?;
-        let answer = call(&connection, name, &request, descriptors, deadline).await;
-        if matches!(answer, Ok(_) | Err(Error::Refused { .. })) {
-            self.give_back(connection);
-        }
-        answer
+        within(name, deadline, async {
+            let connection = self.connection().await?;
+            let answer = call(&connection, name, &request, descriptors).await;
+            if matches!(answer, Ok(_) | Err(Error::Refused { .. })) {
+                self.give_back(connection);
+            }
+            answer
+        })
+        .await
     }
+}
+
+/// The time that a request may take, connecting included: a shim that hangs does not accept either.
+pub(super) async fn within<T>(
+    request: &'static str,
+    after: Duration,
+    talk: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::time::timeout(after, talk).await.unwrap_or(Err(Error::Timeout { request, after }))
 }
 
 /// One request and its answer on a connection; an [`Answer::Error`] becomes [`Error::Refused`].
@@ -240,22 +252,16 @@ pub(super) async fn call(
     name: &'static str,
     request: &Request,
     descriptors: &[BorrowedFd<'_>],
-    deadline: Duration,
 ) -> Result<(Answer, Vec<OwnedFd>), Error> {
     let malformed =
         |error: serde_json::Error| Error::Protocol { request: name, problem: format!("malformed message: {error}") };
     let bytes = serde_json::to_vec(request).map_err(malformed)?;
-    let talk = async {
-        connection.send(&bytes, descriptors).await?;
-        connection.receive().await
+    let broke = |source: std::io::Error| match source.raw_os_error() {
+        Some(libc::EMSGSIZE) => Error::TooLong { request: name },
+        _ => Error::Transport { request: name, source },
     };
-    let packet = match tokio::time::timeout(deadline, talk).await {
-        Ok(Ok(packet)) => packet,
-        Ok(Err(source)) => return Err(Error::Transport { request: name, source }),
-        Err(_) => {
-            return Err(Error::Timeout { request: name, after: deadline });
-        }
-    };
+    connection.send(&bytes, descriptors).await.map_err(broke)?;
+    let packet = connection.receive().await.map_err(broke)?;
     match serde_json::from_slice(&packet.bytes).map_err(malformed)? {
         Answer::Error(failure) => Err(Error::Refused { request: name, failure }),
         answer => Ok((answer, packet.descriptors)),

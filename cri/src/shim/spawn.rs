@@ -8,7 +8,7 @@ use orlop_shim::protocol::{Answer, LOG, Request};
 use tokio::process::Command;
 
 use super::connection::Connection;
-use super::requests::{call, unexpected};
+use super::requests::{call, unexpected, within};
 use super::{Error, ShimConfig};
 
 /// Making namespaces takes milliseconds; this is for a machine that swaps.
@@ -29,7 +29,7 @@ pub(super) async fn spawn(config: &ShimConfig) -> Result<(Connection, i32), Erro
         .spawn()
         .map_err(failed)?;
     let request = Request::Init(config.init.clone());
-    let answer = call(&connection, "Init", &request, &[], DEADLINE).await;
+    let answer = within("Init", DEADLINE, call(&connection, "Init", &request, &[])).await;
     // The launcher has forked the shim and ended by now, or never will: then it is of no use to anybody.
     if tokio::time::timeout(DEADLINE, launcher.wait()).await.is_err() {
         launcher.kill().await.map_err(failed)?;
