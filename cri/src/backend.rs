@@ -62,7 +62,7 @@ async fn exec(engine: &Shared, request: ExecStream, streams: Streams) -> Result<
             }
         };
         ended.cancel();
-        if output_open {
+        if output_open && status.is_ok() {
             outputs.await;
         }
         status

@@ -109,6 +109,12 @@ impl Engine {
         }
     }
 
+    /// Waits for what a shim will tell. Once the daemon stops nobody hears the shims, and the wait ends at once.
+    pub(crate) async fn told<T>(&self, news: impl Future<Output = T>) -> Result<T> {
+        let told = self.stop.run_until_cancelled(news).await;
+        told.ok_or_else(|| Error::new(Kind::Unavailable, "the daemon is stopping; ask again when it has started"))
+    }
+
     /// Waits for the end of an exec; to be called before it is started.
     pub(crate) fn expect_exec(&self, container: &str, exec: &str) -> oneshot::Receiver<ExitStatus> {
         let (sender, receiver) = oneshot::channel();

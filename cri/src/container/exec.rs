@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use nix::libc;
 use orlop_proto::v1;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -20,9 +21,11 @@ use crate::spec;
 
 /// What ExecSync answers at most of each stream, as containerd.
 const SYNC_OUTPUT_LIMIT: usize = 16 << 20;
-/// Once a process has ended, its output ends too when nothing has come for this long: a child in the background
-/// may hold the streams open for ever.
-const QUIET: Duration = Duration::from_millis(500);
+/// Once a process has ended, its output is waited for this long: a child in the background may hold the streams
+/// open, and write to them, for ever.
+const DRAIN: Duration = Duration::from_millis(500);
+/// What a pipe holds (pipe(7)): a reader that is slow gets what the process had written when it ended.
+const PIPE: usize = 64 << 10;
 
 /// Our ends of an exec's streams. With a terminal `stdin` and `stdout` are its master.
 #[derive(Debug)]
@@ -73,9 +76,9 @@ impl Exec {
         Ok((exec, io))
     }
 
-    /// Waits for the end.
+    /// Waits for the end; to be called until it has been told, and not again.
     pub(crate) async fn wait(&mut self) -> Result<ExitStatus> {
-        let status = (&mut self.ended).await;
+        let status = self.engine.told(&mut self.ended).await?;
         self.over = true;
         status
             .map_err(|_| Error::new(Kind::Unavailable, format!("container {} ended under the command", self.container)))
@@ -86,6 +89,18 @@ impl Exec {
         if let Err(error) = self.shim.resize(&self.container, Some(&self.id), width, height).await {
             tracing::debug!(container = %self.container, %error, "a terminal was not resized");
         }
+    }
+
+    /// The same; at the deadline, unless that is zero, the process is killed.
+    async fn wait_for(&mut self, deadline: Duration) -> Result<ExitStatus> {
+        if deadline.is_zero() {
+            return self.wait().await;
+        }
+        if let Ok(status) = tokio::time::timeout(deadline, self.wait()).await {
+            return status;
+        }
+        let text = format!("the command timed out after {} s", deadline.as_secs());
+        Err(Error::new(Kind::DeadlineExceeded, text).and_cleanup(self.kill().await))
     }
 
     /// Kills the process and what it started, and waits for the end.
@@ -127,29 +142,39 @@ fn pipes(stdin: bool) -> std::io::Result<(Stdio, Option<ExecIo>)> {
     Ok((stdio, Some(ExecIo { stdin, stdout, stderr: Some(stderr) })))
 }
 
-/// Copies until the end of `from`, or until nothing comes any more after `ended`.
+/// Copies until the end of `from`, or for a while after `ended` and then what is there.
 pub(crate) async fn copy_output(
     mut from: AsyncFile,
     mut to: impl AsyncWrite + Unpin,
     ended: &CancellationToken,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 32 << 10];
+    let mut drained = std::pin::pin!(async {
+        ended.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    });
     loop {
         let count = tokio::select! {
+            biased;
+            () = &mut drained => break,
             count = from.read(&mut buffer) => count?,
-            () = quiet(ended) => 0,
         };
         if count == 0 {
             return to.shutdown().await;
         }
         to.write_all(&buffer[..count]).await?;
     }
-}
-
-/// Returns when a while has passed since `ended`.
-async fn quiet(ended: &CancellationToken) {
-    ended.cancelled().await;
-    tokio::time::sleep(QUIET).await;
+    let mut left = PIPE;
+    while left > 0 {
+        let most = left.min(buffer.len());
+        let count = from.read(&mut buffer[..most]).now_or_never().transpose()?.unwrap_or(0);
+        if count == 0 {
+            break;
+        }
+        to.write_all(&buffer[..count]).await?;
+        left -= count;
+    }
+    to.shutdown().await
 }
 
 /// ExecSync: runs a command to its end and answers with its output, of each stream the first 16 MiB.
@@ -160,26 +185,22 @@ pub(crate) async fn exec_sync(engine: &Shared, request: v1::ExecSyncRequest) -> 
     let (mut exec, io) = Exec::start(engine, &request.container_id, request.cmd, false, false).await?;
     let (mut stdout, mut stderr) = (Capped::new(SYNC_OUTPUT_LIMIT), Capped::new(SYNC_OUTPUT_LIMIT));
     let ended = CancellationToken::new();
-    let run = async {
-        let wait = async {
-            let status = exec.wait().await;
-            ended.cancel();
-            status
-        };
-        let read_stderr = async {
+    let copy = async {
+        let copy_stderr = async {
             match io.stderr {
                 Some(pipe) => copy_output(pipe, &mut stderr, &ended).await,
                 None => Ok(()),
             }
         };
-        tokio::join!(wait, copy_output(io.stdout, &mut stdout, &ended), read_stderr)
+        tokio::try_join!(copy_output(io.stdout, &mut stdout, &ended), copy_stderr)
+            .step(|| "read the output of the command".to_owned())
     };
     let deadline = Duration::from_secs(request.timeout as u64);
-    let outcome = if deadline.is_zero() { Ok(run.await) } else { tokio::time::timeout(deadline, run).await };
-    let Ok((status, out, err)) = outcome else {
-        let error = Error::new(Kind::DeadlineExceeded, format!("the command timed out after {} s", deadline.as_secs()));
-        return Err(error.and_cleanup(exec.kill().await));
+    let run = async {
+        let status = exec.wait_for(deadline).await;
+        ended.cancel();
+        status
     };
-    out.and(err).step(|| "read the output of the command".to_owned())?;
-    Ok(v1::ExecSyncResponse { stdout: stdout.into_bytes(), stderr: stderr.into_bytes(), exit_code: status?.code })
+    let (status, _) = tokio::try_join!(run, copy)?;
+    Ok(v1::ExecSyncResponse { stdout: stdout.into_bytes(), stderr: stderr.into_bytes(), exit_code: status.code })
 }

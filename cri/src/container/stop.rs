@@ -26,7 +26,7 @@ pub(crate) async fn stop(engine: &Shared, id: &str, grace: Duration) -> Result<(
             .kill(&container.id, signal, false)
             .await
             .map_err(|error| refused(format!("send signal {signal} to container {}", container.id), error))?;
-        if tokio::time::timeout(grace, container.exited()).await.is_ok() {
+        if engine.told(tokio::time::timeout(grace, container.exited())).await?.is_ok() {
             return Ok(());
         }
     }
@@ -39,7 +39,7 @@ pub(crate) async fn kill(engine: &Shared, container: &Arc<Container>) -> Result<
         return Ok(());
     }
     kill_processes(engine, container).await?;
-    tokio::time::timeout(KILL_DEADLINE, container.exited()).await.map_err(|_| {
+    engine.told(tokio::time::timeout(KILL_DEADLINE, container.exited())).await?.map_err(|_| {
         Error::new(
             Kind::DeadlineExceeded,
             format!("container {} has not ended {} s after SIGKILL", container.id, KILL_DEADLINE.as_secs()),

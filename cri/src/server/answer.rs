@@ -18,8 +18,13 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T>> + Send + 'static,
 {
+    tell(call, engine.detached(work)).await
+}
+
+/// The same for a call that ends with its client: it leaves nothing half-made when it is cut off.
+pub(super) async fn tell<T>(call: &'static str, work: impl Future<Output = Result<T>>) -> Result<Response<T>, Status> {
     let begun = Instant::now();
-    let outcome = engine.detached(work).await;
+    let outcome = work.await;
     let seconds = begun.elapsed().as_secs_f64();
     match &outcome {
         Ok(_) if seconds > SLOW_SECONDS => tracing::info!(call, seconds, "done, slowly"),

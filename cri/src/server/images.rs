@@ -117,7 +117,7 @@ pub(super) async fn pull(engine: Shared, request: v1::PullImageRequest) -> Resul
         &auth.registry_token,
     );
     let credentials = credentials.map_err(|error| refused(step(), error))?;
-    let pulled = engine.images.pull(&reference, credentials, None).await;
+    let pulled = engine.told(engine.images.pull(&reference, credentials, None)).await?;
     Ok(v1::PullImageResponse { image_ref: pulled.map_err(|error| refused(step(), error))?.to_string() })
 }
 

@@ -270,7 +270,8 @@ impl ImageService for Services {
     }
 
     async fn pull_image(&self, request: Request<v1::PullImageRequest>) -> Answer<v1::PullImageResponse> {
-        self.answer("PullImage", request, images::pull).await
+        let engine = &self.engine;
+        answer::tell("PullImage", images::pull(engine.clone(), request.into_inner())).await
     }
 
     async fn remove_image(&self, request: Request<v1::RemoveImageRequest>) -> Answer<v1::RemoveImageResponse> {

@@ -151,15 +151,20 @@ impl Node {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
-    /// Waits until nothing of any pod is left, and stops the daemon as its service manager would.
+    /// Waits until nothing of any pod is left, and stops the daemon.
     pub(crate) async fn finish(mut self) {
         wait_for("all to be cleaned up", async || inventory::leftovers(&self.names).is_empty()).await;
+        self.stop_daemon().await;
+        assert!(!self.names.run.join("cri.sock").exists(), "the socket is gone");
+    }
+
+    /// Stops the daemon as its service manager would.
+    pub(crate) async fn stop_daemon(&mut self) {
         let mut daemon = self.daemon.take().unwrap();
         kill(Pid::from_raw(daemon.id() as i32), Signal::SIGTERM).unwrap();
         // Clients of this thread must be able to let go meanwhile.
         let ended = tokio::task::spawn_blocking(move || daemon.wait()).await.unwrap().unwrap();
         assert!(ended.success(), "the daemon ends well");
-        assert!(!self.names.run.join("cri.sock").exists(), "the socket is gone");
     }
 }
 

@@ -76,3 +76,32 @@ async fn a_program_that_is_not_there_is_a_start_error() {
     pod.remove().await;
     node.finish().await;
 }
+
+#[tokio::test]
+async fn a_stop_in_its_grace_does_not_hold_the_daemon_up() {
+    let mut node = Node::start().await;
+    let mut pod = Pod::run(&node, "grace").await;
+    let id = pod.start(script("deaf", "trap 'echo asked' TERM; echo ready; while :; do sleep 0.05; done")).await;
+    ready(&pod, "deaf").await;
+    let (mut stopping, mut executing) = (node.runtime().await, node.runtime().await);
+    let request = v1::StopContainerRequest { container_id: id.clone(), timeout: 600 };
+    let stopping = tokio::spawn(async move { stopping.stop_container(request).await });
+    let cmd = ["sleep", "1000"].map(str::to_owned).to_vec();
+    let request = v1::ExecSyncRequest { container_id: id.clone(), cmd, timeout: 0 };
+    let executing = tokio::spawn(async move { executing.exec_sync(request).await });
+    wait_for("the signal", async || pod.log("deaf").contains(&"asked".to_owned())).await;
+    wait_for("the command", async || pod.output(&id, "grep -c 1000 /proc/[0-9]*/cmdline || true").await.contains(":1"))
+        .await;
+    node.stop_daemon().await;
+    for outcome in [stopping.await.unwrap().map(drop), executing.await.unwrap().map(drop)] {
+        assert_eq!(outcome.unwrap_err().code(), tonic::Code::Unavailable);
+    }
+    // What did not end in time would have been told here.
+    let log = std::fs::read_to_string(node.names.state.join("daemon.log")).unwrap();
+    assert!(!log.contains("did not end in time"), "{log}");
+    node.start_daemon().await;
+    pod.again(&node).await;
+    assert_eq!(pod.container(&id).await.state(), v1::ContainerState::ContainerRunning);
+    pod.remove().await;
+    node.finish().await;
+}
