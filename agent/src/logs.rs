@@ -4,13 +4,30 @@ pub(crate) mod follow;
 mod line;
 pub(crate) mod rotate;
 
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+/// The part of a log that is searched for its last lines; no line of a runtime is longer.
+const TAIL: u64 = 64 << 10;
+
+/// The last bytes of a file, which may be of any size: its writer is a container.
+pub(crate) fn last_bytes(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    file.seek(SeekFrom::Start(meta.len().saturating_sub(max)))?;
+    let mut bytes = Vec::new();
+    file.take(max).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
 
 /// The end of a log as plain text: at most this many lines and bytes.
 pub(crate) fn tail(path: &Path, max_lines: usize, max_bytes: usize) -> io::Result<String> {
-    let text = fs::read(path)?;
+    let text = last_bytes(path, TAIL)?;
     let mut kept: Vec<&[u8]> =
         text.split_inclusive(|b| *b == b'\n').filter_map(line::parse).map(|l| l.content).collect();
     let skip = kept.len().saturating_sub(max_lines);
@@ -63,6 +80,12 @@ mod tests {
         assert_eq!(newest_attempt(dir.path()), Some(3));
         assert_eq!(tail(&log, 1, 100).expect("a tail"), "two");
         assert_eq!(tail(&log, 9, 5).expect("a tail"), "e\ntwo");
+        // A sparse file of more bytes than there is memory.
+        let file = fs::File::options().append(true).open(&log).expect("a log");
+        file.set_len(1 << 42).expect("a length");
+        assert_eq!(last_bytes(&log, 4096).expect("bytes"), [0; 4096]);
+        assert_eq!(tail(&log, 9, 5).expect("a tail"), "");
+        assert!(last_bytes(dir.path(), 1).is_err());
         remove_attempt(dir.path(), 2);
         assert_eq!(fs::read_dir(dir.path()).expect("a folder").count(), 1);
     }

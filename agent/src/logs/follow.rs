@@ -1,8 +1,8 @@
 //! Reading a container's log, and following it through rotations.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +17,11 @@ use crate::context::Context;
 
 /// How often a followed file is looked at.
 const POLL: Duration = Duration::from_millis(100);
+
+/// How much is read at a time.
+const BATCH: usize = 64 << 10;
+/// No runtime writes longer lines; what is longer is taken for more than one.
+const MAX_LINE: u64 = 1 << 20;
 
 /// What `kubectl logs` can ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,27 +53,20 @@ where
     F: Future<Output = bool>,
 {
     let mut printer = Printer { options, sent: 0, fresh: true };
-    let mut current = File::open(path)?;
-    // Rotated files come first: a log is all of them.
-    let earlier: Vec<PathBuf> = super::rotated(path);
-    let mut pending: Vec<File> = earlier.iter().filter_map(|p| File::open(p).ok()).collect();
-    let inode = current.metadata()?.ino();
-    pending.retain(|f| f.metadata().is_ok_and(|m| m.ino() != inode));
-    let mut lines = Vec::new();
-    for file in pending {
-        read_lines(&mut BufReader::new(file), &mut lines)?;
-    }
-    let mut reader = BufReader::new(current.try_clone()?);
-    let mut rest = read_lines(&mut reader, &mut lines)?;
-    if let Some(since) = options.since {
-        lines.retain(|l| line::parse(l).and_then(|l| l.timestamp()).is_none_or(|t| t >= since));
-    }
-    if let Some(count) = options.tail_lines {
-        lines.drain(..tail_start(&lines, count));
-    }
+    let (path, tail_lines) = (path.to_owned(), options.tail_lines);
+    let mut reader = blocking(move || Reader::open(path, tail_lines)).await?;
+    let mut since = options.since;
+    let mut alive = true;
     loop {
-        for raw in lines.drain(..) {
-            if let Some(text) = printer.print(&raw)
+        let lines;
+        (reader, lines) = blocking(move || reader.lines().map(|lines| (reader, lines))).await?;
+        for raw in &lines {
+            if let Some(start) = since
+                && line::parse(raw).and_then(|l| l.timestamp()).is_some_and(|t| t < start)
+            {
+                continue;
+            }
+            if let Some(text) = printer.print(raw)
                 && out.send(Ok(text)).await.is_err()
             {
                 return Ok(());
@@ -77,84 +75,150 @@ where
                 return Ok(());
             }
         }
-        if !options.follow {
-            return Ok(());
-        }
-        // Asked before reading, so that what was written until the end is read after it.
-        let alive = running().await;
-        let moved = next_file(path, &current)?;
-        seek_back(&mut reader, rest)?;
-        rest = read_lines(&mut reader, &mut lines)?;
         if !lines.is_empty() {
             continue;
         }
-        if let Some(next) = moved {
-            // The old file was read to its end after the new one was there.
-            reader = BufReader::new(next.try_clone()?);
-            current = next;
-            rest = 0;
-            continue;
-        }
-        if !alive {
+        // What comes from now on is new by itself.
+        since = None;
+        if !options.follow || !alive {
             return Ok(());
         }
         tokio::select! {
             () = tokio::time::sleep(POLL) => {}
             () = out.closed() => return Ok(()),
         }
+        // Asked before reading, so that what was written until the end is read after it.
+        alive = running().await;
     }
 }
 
-/// The file that has the log's name now, if it is another one.
-fn next_file(path: &Path, current: &File) -> io::Result<Option<File>> {
-    let here = match fs::metadata(path) {
-        Ok(meta) => meta,
-        // Between the rename and the runtime's new file there is none.
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e),
-    };
-    let ours = current.metadata()?;
-    if (here.dev(), here.ino()) == (ours.dev(), ours.ino()) {
-        return Ok(None);
-    }
-    // Several rotations may have passed: the next is the oldest that is younger than ours.
-    let rotated = super::rotated(path);
-    let same = |p: &PathBuf| fs::metadata(p).is_ok_and(|m| (m.dev(), m.ino()) == (ours.dev(), ours.ino()));
-    let after = rotated.iter().position(same).and_then(|i| rotated.get(i + 1));
-    File::open(after.map_or(path, PathBuf::as_path)).map(Some)
+/// Runs work on the disk where it holds up nothing else.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
-/// Reads whole lines; returns how many bytes of an unfinished one were seen.
-fn read_lines(reader: &mut BufReader<File>, lines: &mut Vec<Vec<u8>>) -> io::Result<u64> {
-    loop {
-        let mut raw = Vec::new();
-        let read = reader.read_until(b'\n', &mut raw)?;
-        if raw.last() != Some(&b'\n') {
-            return Ok(read as u64);
+/// A log of which one file is read at a time: rotated ones first, for a log is all of them.
+struct Reader {
+    path: PathBuf,
+    file: BufReader<File>,
+}
+
+impl Reader {
+    /// At the beginning of the log, or of its last lines.
+    fn open(path: PathBuf, tail_lines: Option<usize>) -> io::Result<Self> {
+        let mut files = Vec::new();
+        for name in super::rotated(&path).iter().chain([&path]) {
+            match File::open(name) {
+                // Rotation goes on meanwhile.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                file => files.push(file?),
+            }
         }
-        lines.push(raw);
+        let mut wanted = tail_lines;
+        for mut file in files.iter().rev() {
+            let Some(count) = &mut wanted else { break };
+            if let Some(start) = tail_start(file, count)? {
+                file.seek(SeekFrom::Start(start))?;
+                return Ok(Self { path, file: BufReader::new(file.try_clone()?) });
+            }
+        }
+        let mut oldest = files.into_iter().next().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        oldest.rewind()?;
+        Ok(Self { path, file: BufReader::new(oldest) })
     }
-}
 
-fn seek_back(reader: &mut BufReader<File>, bytes: u64) -> io::Result<()> {
-    if bytes > 0 {
-        reader.seek(SeekFrom::Current(-(bytes as i64)))?;
-    }
-    Ok(())
-}
-
-/// Where the last `count` full lines begin.
-fn tail_start(lines: &[Vec<u8>], count: usize) -> usize {
-    let mut seen = 0;
-    for (index, raw) in lines.iter().enumerate().rev() {
-        if line::parse(raw).is_some_and(|l| !l.partial) {
-            seen += 1;
-            if seen > count {
-                return index + 1;
+    /// The next whole lines, some of many; none at what is the log's end now.
+    fn lines(&mut self) -> io::Result<Vec<Vec<u8>>> {
+        loop {
+            // Looked for before reading: the old file is read to its end after the new one was there.
+            let next = next_file(&self.path, self.file.get_ref())?;
+            let lines = read_lines(&mut self.file)?;
+            match next {
+                Some(next) if lines.is_empty() => self.file = BufReader::new(next),
+                _ => return Ok(lines),
             }
         }
     }
-    0
+}
+
+/// The file after this one, if it is not the one that has the log's name now.
+fn next_file(path: &Path, current: &File) -> io::Result<Option<File>> {
+    let here = match fs::metadata(path) {
+        Ok(meta) => Some(meta),
+        // Between the rename and the runtime's new file there is none.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(e) => return Err(e),
+    };
+    let ours = current.metadata()?;
+    let is_ours = |m: &fs::Metadata| (m.dev(), m.ino()) == (ours.dev(), ours.ino());
+    if here.as_ref().is_some_and(is_ours) {
+        return Ok(None);
+    }
+    let rotated = super::rotated(path);
+    // A file that is not there any more was older than all that are.
+    let after = rotated.iter().position(|p| fs::metadata(p).is_ok_and(|m| is_ours(&m))).map_or(0, |i| i + 1);
+    for name in rotated[after..].iter().map(PathBuf::as_path).chain([path]) {
+        match File::open(name) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            file => return file.map(Some),
+        }
+    }
+    Ok(None)
+}
+
+/// Reads whole lines, until there are enough for now; an unfinished one is left for the next time.
+fn read_lines(reader: &mut BufReader<File>) -> io::Result<Vec<Vec<u8>>> {
+    let mut lines = Vec::new();
+    let mut bytes = 0;
+    while bytes < BATCH {
+        let mut raw = Vec::new();
+        let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut raw)?;
+        if raw.last() != Some(&b'\n') && (read as u64) < MAX_LINE {
+            reader.seek(SeekFrom::Current(-(read as i64)))?;
+            break;
+        }
+        bytes += read;
+        lines.push(raw);
+    }
+    Ok(lines)
+}
+
+/// Where the last `count` full lines of a file begin; `None`, with `count` lowered, if it has not so many.
+fn tail_start(file: &File, count: &mut usize) -> io::Result<Option<u64>> {
+    let mut at = file.metadata()?.len();
+    // What was read from `at` on, up to the end of a line.
+    let mut text = Vec::new();
+    while at > 0 {
+        let size = at.min(BATCH as u64);
+        at -= size;
+        let mut block = vec![0; size as usize];
+        file.read_exact_at(&mut block, at)?;
+        block.append(&mut text);
+        text = block;
+        while let Some(end) = text[..text.len().saturating_sub(1)].iter().rposition(|b| *b == b'\n') {
+            if is_full(&text[end + 1..]) {
+                if *count == 0 {
+                    return Ok(Some(at + text.len() as u64));
+                }
+                *count -= 1;
+            }
+            text.truncate(end + 1);
+        }
+        if text.len() as u64 > MAX_LINE {
+            text.clear();
+        }
+    }
+    if is_full(&text) {
+        if *count == 0 {
+            return Ok(Some(text.len() as u64));
+        }
+        *count -= 1;
+    }
+    Ok(None)
+}
+
+fn is_full(raw: &[u8]) -> bool {
+    raw.last() == Some(&b'\n') && line::parse(raw).is_some_and(|l| !l.partial)
 }
 
 /// Turns CRI lines into text.
@@ -204,12 +268,15 @@ mod tests {
 
     async fn read(path: &Path, options: Options) -> String {
         let (out, mut lines) = mpsc::channel(100);
-        send(path, &options, &out, || std::future::ready(false)).await.expect("a log");
-        drop(out);
+        let path = path.to_owned();
+        let sender = tokio::spawn(async move {
+            send(&path, &options, &out, || std::future::ready(false)).await.expect("a log");
+        });
         let mut text = Vec::new();
         while let Some(part) = lines.recv().await {
             text.extend_from_slice(&part.expect("a part"));
         }
+        sender.await.expect("the sender");
         String::from_utf8(text).expect("text")
     }
 
@@ -226,6 +293,28 @@ mod tests {
         assert_eq!(read(&log, limit).await, "a\nb");
         let since = Options { since: "2026-01-01T00:00:01Z".parse().ok(), timestamps: true, ..Options::default() };
         assert_eq!(read(&log, since).await, "2026-01-01T00:00:01Z b1b2\n");
+    }
+
+    #[tokio::test]
+    async fn tails_reach_back_through_blocks_and_rotated_files() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let log = dir.path().join("0.log");
+        let all: Vec<String> = (0..9000).map(|n| format!("{n} {}", "x".repeat(n % 50))).collect();
+        let text = |part: &[String]| part.iter().map(|l| stamp(l)).collect::<String>();
+        fs::write(dir.path().join("0.log.1"), text(&all[..4000])).expect("a log");
+        fs::write(dir.path().join("0.log.2"), text(&all[4000..8000])).expect("a log");
+        let unfinished = "2026-01-01T00:00:00Z stdout F unfin";
+        fs::write(&log, text(&all[8000..]) + unfinished).expect("a log");
+        for count in [0, 1, 999, 1000, 1001, 4999, 5000, 5001, 8999, 9000, 20_000] {
+            let lines = &all[all.len().saturating_sub(count)..];
+            let expected: String = lines.iter().flat_map(|l| [l.as_str(), "\n"]).collect();
+            let options = Options { tail_lines: Some(count), ..Options::default() };
+            assert!(read(&log, options).await == expected, "the last {count} lines");
+        }
+        // Killed between the rename and the new file, a rotation leaves none of the log's name.
+        fs::remove_file(&log).expect("the log");
+        let last = Options { tail_lines: Some(1), ..Options::default() };
+        assert_eq!(read(&log, last).await, format!("{}\n", all[7999]));
     }
 
     #[tokio::test]

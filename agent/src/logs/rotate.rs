@@ -1,6 +1,7 @@
 //! Log rotation: rename, tell the runtime to open a new file, drop the oldest.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,21 +33,28 @@ pub(crate) async fn run(ctx: Arc<Context>) {
 
 async fn rotate_if_large(ctx: &Context, id: &str, path: &Path) {
     let limit = ctx.config.log_rotation;
-    if fs::metadata(path).map_or(true, |m| m.len() < limit.max_size) {
-        return;
-    }
-    let stamp = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S%6f");
-    let mut renamed = path.as_os_str().to_owned();
-    renamed.push(format!(".{stamp}"));
-    if let Err(error) = fs::rename(path, &renamed) {
-        tracing::warn!(log = %path.display(), %error, "cannot rotate a log");
-        return;
+    match fs::metadata(path) {
+        Ok(meta) if meta.len() < limit.max_size => return,
+        Ok(_) => {
+            let stamp = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S%6f");
+            let mut renamed = path.as_os_str().to_owned();
+            renamed.push(format!(".{stamp}"));
+            if let Err(error) = fs::rename(path, &renamed) {
+                tracing::warn!(log = %path.display(), %error, "cannot rotate a log");
+                return;
+            }
+        }
+        // An earlier rotation came no further than the rename: the runtime still writes to the renamed file.
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => {
+            tracing::warn!(log = %path.display(), %error, "cannot look at a log");
+            return;
+        }
     }
     let request = v1::ReopenContainerLogRequest { container_id: id.to_owned() };
     if let Err(error) = ctx.cri.reopen_container_log(request).await {
-        tracing::warn!(log = %path.display(), %error, "the runtime did not open a new log");
-        // The runtime still writes to the old file: give it its name back.
-        let _ = fs::rename(&renamed, path);
+        // Without a file of the log's name the next look comes here again.
+        tracing::warn!(log = %path.display(), %error, "the runtime did not open a new log yet");
         return;
     }
     let old = super::rotated(path);

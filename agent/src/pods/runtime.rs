@@ -11,8 +11,8 @@ use crate::container::config::message_file;
 use crate::container::keys;
 use crate::cri::{Cri, CriError};
 
-/// The most of a termination message that is kept, bytes.
-const MAX_MESSAGE: usize = 4096;
+/// The most of a termination message that is kept, bytes: its end.
+const MAX_MESSAGE: u64 = 4096;
 /// The most of a log that stands in for one.
 const MAX_LOG_BYTES: usize = 2048;
 const MAX_LOG_LINES: usize = 80;
@@ -59,6 +59,11 @@ impl Record {
 
     pub(crate) fn is_running(&self) -> bool {
         self.status.state() == v1::ContainerState::ContainerRunning
+    }
+
+    /// Made, and not started yet.
+    pub(crate) fn is_created(&self) -> bool {
+        self.status.state() == v1::ContainerState::ContainerCreated
     }
 
     /// Ended, or in a state from which it will not come back.
@@ -199,10 +204,9 @@ impl Observer {
 /// The container's last words, or the end of its log where the policy says so.
 fn termination_message(record: &Record, pod_dir: &Path, log_dir: &Path) -> Option<String> {
     let file = message_file(pod_dir, record.name(), record.attempt());
-    let written = std::fs::read(file).unwrap_or_default();
+    let written = crate::logs::last_bytes(&file, MAX_MESSAGE).unwrap_or_default();
     if !written.is_empty() {
-        let cut = &written[..written.len().min(MAX_MESSAGE)];
-        return Some(String::from_utf8_lossy(cut).into_owned());
+        return Some(String::from_utf8_lossy(&written).into_owned());
     }
     let falls_back = record.annotation(keys::MESSAGE_POLICY) == Some("FallbackToLogsOnError");
     if !falls_back || record.status.exit_code == 0 {

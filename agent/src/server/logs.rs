@@ -55,7 +55,11 @@ fn options(query: &[(String, String)]) -> Result<(Options, bool), String> {
         None | Some("-1" | "all") => None,
         Some(text) => Some(text.parse().map_err(|e| format!("tailLines: {e}"))?),
     };
-    let ago = number("sinceSeconds")?.map(|s| Timestamp::now() - SignedDuration::from_secs(s as i64));
+    let ago = number("sinceSeconds")?.map(|seconds| {
+        // Before all time is all of the log.
+        let ago = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+        Timestamp::now().checked_sub(ago).unwrap_or(Timestamp::MIN)
+    });
     let at = get("sinceTime").map(|t| t.parse().map_err(|e| format!("sinceTime: {e}"))).transpose()?;
     let options = Options {
         follow: flag("follow"),
@@ -135,4 +139,18 @@ fn is_waiting(pod: &k8s_openapi::api::core::v1::Pod, name: &str) -> bool {
 
 fn waiting_reason(pod: &k8s_openapi::api::core::v1::Pod, name: &str) -> String {
     state_of(pod, name).unwrap_or("ContainerCreating").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_number_of_seconds_is_a_time() {
+        for seconds in ["99999999999999", "18446744073709551615"] {
+            let (options, _) = options(&[("sinceSeconds".to_owned(), seconds.to_owned())]).expect("options");
+            assert_eq!(options.since, Some(Timestamp::MIN));
+        }
+        assert!(options(&[("sinceSeconds".to_owned(), "-1".to_owned())]).is_err());
+    }
 }
