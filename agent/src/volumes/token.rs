@@ -13,6 +13,12 @@ const DEFAULT_EXPIRATION: i64 = 3600;
 /// A token older than this is renewed whatever its life.
 const MAX_AGE: i64 = 24 * 3600;
 
+/// How long the API server may take: containers wait for the answer to be started again.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The pause after a renewal that failed; it doubles up to the last one.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+const LAST_RETRY: Duration = Duration::from_mins(2);
+
 /// What tells two tokens of a pod apart.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct TokenKey {
@@ -29,14 +35,26 @@ impl TokenKey {
     }
 }
 
+#[derive(Clone)]
 struct Token {
     text: String,
     renew_at: Timestamp,
     expires: Timestamp,
+    /// Before the next try, should a renewal fail.
+    pause: Duration,
+}
+
+impl Token {
+    /// All pods fail together when the API server is away: they must not come back together.
+    fn postpone(&mut self, now: Timestamp) {
+        let pause = self.pause.mul_f64(rand::random_range(0.75..1.25));
+        self.renew_at = now.checked_add(pause).unwrap_or(now);
+        self.pause = (self.pause * 2).min(LAST_RETRY);
+    }
 }
 
 /// The tokens of one pod, in memory only.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Tokens {
     held: HashMap<TokenKey, Token>,
     failed: HashMap<TokenKey, String>,
@@ -50,7 +68,8 @@ impl std::fmt::Debug for Tokens {
 
 impl Tokens {
     pub(super) fn get(&self, key: &TokenKey) -> Result<&str, String> {
-        if let Some(token) = self.held.get(key) {
+        // An old token is good until it expires.
+        if let Some(token) = self.held.get(key).filter(|t| Timestamp::now() < t.expires) {
             return Ok(&token.text);
         }
         Err(match self.failed.get(key) {
@@ -69,19 +88,26 @@ impl Tokens {
             if self.held.get(&key).is_some_and(|t| now < t.renew_at) {
                 continue;
             }
-            match request(client, pod, &key).await {
+            let answer = tokio::time::timeout(PATIENCE, request(client, pod, &key)).await;
+            let answer = match answer {
+                Ok(answer) => answer.map_err(|e| e.to_string()),
+                Err(_) => Err(format!("the API server did not answer within {} s", PATIENCE.as_secs())),
+            };
+            match answer {
                 Ok((text, expires)) => {
                     self.failed.remove(&key);
                     let renew_at = renewal(now, expires);
-                    self.held.insert(key, Token { text, renew_at, expires });
+                    self.held.insert(key, Token { text, renew_at, expires, pause: FIRST_RETRY });
                     renewed = true;
                 }
                 Err(error) => {
-                    self.failed.insert(key.clone(), error.to_string());
-                    // An old token is good until it expires.
-                    if self.held.get(&key).is_some_and(|t| t.expires <= now) {
-                        self.held.remove(&key);
+                    // Without a token the volume is not made, and that is tried again at the worker's own pace.
+                    if let Some(token) = self.held.get_mut(&key) {
+                        let name = pod.metadata.name.as_deref().unwrap_or_default();
+                        tracing::warn!(pod = name, error, "cannot renew a service account token yet");
+                        token.postpone(Timestamp::now());
                     }
+                    self.failed.insert(key, error);
                 }
             }
         }
@@ -142,5 +168,28 @@ mod tests {
         let at = |s| Timestamp::from_second(s).expect("a time");
         assert_eq!(renewal(at(0), at(3600)), at(2880));
         assert_eq!(renewal(at(0), at(400_000)), at(MAX_AGE));
+    }
+
+    #[tokio::test]
+    async fn a_renewal_that_fails_is_put_off_and_the_old_token_stays() {
+        // Nobody listens on a port that was just given back.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let server = format!("http://{free}").parse().expect("a URI");
+        let client = Client::try_from(kube::Config::new(server)).expect("a client");
+        let pod: Pod = serde_json::from_value(serde_json::json!({"metadata": {"name": "p", "namespace": "n"},
+            "spec": {"containers": [], "volumes": [{"name": "t", "projected": {"sources": [
+                {"serviceAccountToken": {"path": "token"}}]}}]}}))
+        .expect("a pod");
+        let key = wanted(&pod).remove(0);
+        let now = Timestamp::now();
+        let expires = now + jiff::SignedDuration::from_hours(1);
+        let due = Token { text: "old".to_owned(), renew_at: now, expires, pause: FIRST_RETRY };
+        let mut tokens = Tokens::default();
+        tokens.held.insert(key.clone(), due);
+        assert!(!tokens.refresh(Some(&client), &pod).await);
+        assert_eq!(tokens.get(&key), Ok("old"));
+        assert!(tokens.next_renewal(now) > Some(FIRST_RETRY / 2));
+        assert_eq!(tokens.held[&key].pause, FIRST_RETRY * 2);
     }
 }
