@@ -3,6 +3,7 @@
 //! The path is walked with openat2(2) and RESOLVE_BENEATH, and what was opened is bind-mounted through its
 //! descriptor to a place that no container can reach. The runtime gets that place.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -10,15 +11,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
 
 use super::{Reason, make_dir};
 
 /// Binds `sub_path` of `volume` to `target` (in `pods/<uid>/volume-subpaths/`) and returns `target`.
 ///
-/// A part that does not exist is made as a folder, like the kubelet does.
+/// A part that does not exist is made as a folder with the mode of the volume, like the kubelet does.
 pub(crate) fn bind(volume: &Path, sub_path: &str, target: &Path) -> Result<PathBuf, Reason> {
     let relative = Path::new(sub_path);
     let plain = |c: Component<'_>| matches!(c, Component::Normal(_) | Component::CurDir);
@@ -74,16 +75,24 @@ fn open_beneath(volume: &Path, relative: &Path) -> Result<OwnedFd, Reason> {
         let Component::Normal(part) = part else { continue };
         walked.push(part);
         current = match open_one(&root, &walked) {
-            Err(Errno::ENOENT) => {
-                let made = mkdirat(&current, Path::new(part), Mode::from_bits_truncate(0o750));
-                made.or_else(|e| if e == Errno::EEXIST { Ok(()) } else { Err(e) })
-                    .and_then(|()| open_one(&root, &walked))
-            }
+            Err(Errno::ENOENT) => match make_like(&root, &current, part) {
+                Ok(()) | Err(Errno::EEXIST) => open_one(&root, &walked),
+                Err(e) => Err(e),
+            },
             opened => opened,
         }
         .map_err(|e| Reason::system("open the subPath", &volume.join(&walked), e))?;
     }
     Ok(current)
+}
+
+/// A folder whose users may do in it what they may in the volume.
+fn make_like(root: &OwnedFd, parent: &OwnedFd, name: &OsStr) -> nix::Result<()> {
+    let mode = Mode::from_bits_truncate(fstat(root)?.st_mode & 0o7777);
+    mkdirat(parent, name, mode)?;
+    // The umask must not decide.
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    fchmod(openat(parent, name, flags, Mode::empty())?, mode)
 }
 
 fn open_one(root: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
@@ -95,9 +104,22 @@ fn open_one(root: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+
+    #[test]
+    fn a_part_that_is_made_has_the_mode_of_the_volume() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for mode in [0o777, 0o2775] {
+            fs::set_permissions(dir.path(), Permissions::from_mode(mode)).expect("a mode");
+            let name = format!("{mode:o}/deep");
+            assert!(open_beneath(dir.path(), Path::new(&name)).is_ok());
+            let made = fs::metadata(dir.path().join(name)).expect("a folder");
+            assert_eq!(made.mode() & 0o7777, mode);
+        }
+    }
 
     #[test]
     fn links_may_not_leave_the_volume() {
