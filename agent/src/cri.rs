@@ -12,6 +12,8 @@ use tonic::{Code, Status};
 
 /// How long the runtime may take for an ordinary call, as the kubelet's runtimeRequestTimeout.
 const CALL_TIMEOUT: Duration = Duration::from_mins(2);
+/// The longest grace period, seconds: ten years. Pods may ask for more seconds than timers and runtimes can count.
+const LONGEST_GRACE: i64 = 10 * 365 * 24 * 3600;
 /// Lists and exec output can be large; gRPC's default of 4 MiB is too small for a full node.
 const MAX_MESSAGE: usize = 16 << 20;
 
@@ -103,9 +105,9 @@ impl Cri {
 
     /// Stops a container: the runtime waits up to `grace_seconds` before it kills.
     pub(crate) async fn stop_container(&self, id: &str, grace_seconds: i64) -> Result<(), CriError> {
-        let mut request =
-            tonic::Request::new(v1::StopContainerRequest { container_id: id.to_owned(), timeout: grace_seconds });
-        request.set_timeout(CALL_TIMEOUT + Duration::from_secs(grace_seconds.max(0) as u64));
+        let grace = grace_seconds.clamp(0, LONGEST_GRACE);
+        let mut request = tonic::Request::new(v1::StopContainerRequest { container_id: id.to_owned(), timeout: grace });
+        request.set_timeout(CALL_TIMEOUT + Duration::from_secs(grace as u64));
         match self.runtime.clone().stop_container(request).await {
             Ok(_) => Ok(()),
             Err(s) if s.code() == Code::NotFound => Ok(()),
@@ -137,5 +139,17 @@ impl Cri {
     pub(crate) async fn events(&self) -> Result<tonic::Streaming<v1::ContainerEventResponse>, CriError> {
         let answer = self.runtime.clone().get_container_events(v1::GetEventsRequest {}).await;
         answer.map(tonic::Response::into_inner).map_err(|s| CriError::new("GetContainerEvents", &s))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_grace_period_without_end_is_no_panic() {
+        let cri = Cri::new(Path::new("/nonexistent/cri.sock"));
+        let error = cri.stop_container("x", i64::MAX).await.expect_err("nobody answers");
+        assert_eq!(error.call, "StopContainer");
     }
 }

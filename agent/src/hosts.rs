@@ -11,7 +11,7 @@ const MAX_HOSTNAME: usize = 64;
 pub(crate) fn hostname(pod_name: &str, spec: &PodSpec) -> String {
     let name = spec.hostname.as_deref().filter(|h| !h.is_empty());
     let name = name.unwrap_or(pod_name);
-    let cut = &name[..name.len().min(63)];
+    let cut = &name[..name.floor_char_boundary(63)];
     cut.trim_end_matches(['-', '.']).to_owned()
 }
 
@@ -97,6 +97,8 @@ mod tests {
         let spec = PodSpec::default();
         let long = format!("{}-{}", "a".repeat(62), "b".repeat(20));
         assert_eq!(hostname(&long, &spec), "a".repeat(62));
+        // The file of a static pod may name it as it likes.
+        assert_eq!(hostname(&"ä".repeat(40), &spec), "ä".repeat(31));
         let named = PodSpec {
             hostname: Some("db".to_owned()),
             subdomain: Some("set".to_owned()),
