@@ -20,7 +20,9 @@ use super::info;
 use crate::context::Context;
 
 const COMPUTE: Duration = Duration::from_secs(10);
+/// The shortest and the longest pause while the node is not ready.
 const UNTIL_READY: Duration = Duration::from_millis(200);
+const NOT_READY: Duration = Duration::from_secs(5);
 const REPORT: Duration = Duration::from_mins(5);
 const MAX_IMAGES: usize = 50;
 const MAX_NAMES: usize = 5;
@@ -30,6 +32,7 @@ pub(super) async fn run(ctx: &Context, client: Client, port: u16) {
     let api: Api<Node> = Api::all(client);
     let mut told: Option<(NodeStatus, Instant)> = None;
     let mut pod_cidr = None;
+    let mut pause = UNTIL_READY;
     loop {
         let old = told.as_ref().map(|(status, _)| status);
         let status = compute(ctx, port, old).await;
@@ -50,7 +53,9 @@ pub(super) async fn run(ctx: &Context, client: Client, port: u16) {
                 Err(error) => tracing::warn!(%error, "cannot write the node's status"),
             }
         }
-        tokio::time::sleep(if ready { COMPUTE } else { UNTIL_READY }).await;
+        // A node becomes ready soon after its start, or it may take hours.
+        tokio::time::sleep(if ready { COMPUTE } else { pause }).await;
+        pause = if ready { UNTIL_READY } else { (pause * 2).min(NOT_READY) };
     }
 }
 
