@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,13 +38,20 @@ pub(crate) async fn run(folder: PathBuf, node_name: String, manager: UnboundedSe
     let watch = FolderWatch::new(&folder)
         .inspect_err(|error| tracing::warn!(folder = %folder.display(), %error, "static pods are polled only"))
         .ok();
+    let mut files = Files { folder, node_name, good: BTreeMap::new() };
     let mut last = None;
     loop {
-        let pods = read(&folder, &node_name);
-        if last.as_ref() != Some(&pods) {
-            last = Some(pods.clone());
-            if manager.send(Message::Set(Source::File, pods)).is_err() {
-                return;
+        match files.read() {
+            Ok(pods) if last.as_ref() != Some(&pods) => {
+                last = Some(pods.clone());
+                if manager.send(Message::Set(Source::File, pods)).is_err() {
+                    return;
+                }
+            }
+            Ok(_) => {}
+            // No list is not an empty list: that would end every static pod.
+            Err(error) => {
+                tracing::warn!(folder = %files.folder.display(), %error, "cannot read the static pods");
             }
         }
         match &watch {
@@ -57,31 +65,68 @@ pub(crate) async fn run(folder: PathBuf, node_name: String, manager: UnboundedSe
     }
 }
 
-fn read(folder: &Path, node_name: &str) -> Vec<Pod> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) => {
-            tracing::warn!(folder = %folder.display(), %error, "cannot read the static pods");
-            return Vec::new();
-        }
-    };
-    let mut paths: Vec<PathBuf> = entries
-        .flatten()
-        .filter(|e| !e.file_name().to_string_lossy().starts_with('.'))
-        .map(|e| e.path())
-        .filter(|p| p.is_file())
-        .collect();
-    paths.sort();
-    let mut pods = BTreeMap::new();
-    for path in paths {
-        match fs::read(&path).map_err(FileError::from).and_then(|text| parse(&text, &path, node_name)) {
-            Ok(pod) => {
-                pods.entry(super::full_name(&pod)).or_insert(pod);
+/// The folder, and what its files held last.
+#[derive(Debug)]
+struct Files {
+    folder: PathBuf,
+    node_name: String,
+    good: BTreeMap<PathBuf, Pod>,
+}
+
+impl Files {
+    /// The pods of all files. One that cannot be read, or is half written, stands for what it held before.
+    fn read(&mut self) -> std::io::Result<Vec<Pod>> {
+        let mut good = BTreeMap::new();
+        for path in paths(&self.folder)? {
+            match load(&path, &self.node_name) {
+                Ok(Some(pod)) => {
+                    good.insert(path, pod);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    let before = self.good.remove(&path);
+                    let kept = before.is_some();
+                    tracing::warn!(file = %path.display(), %error, kept, "not a static pod");
+                    good.extend(before.map(|pod| (path, pod)));
+                }
             }
-            Err(error) => tracing::warn!(file = %path.display(), %error, "not a static pod, skipped"),
+        }
+        self.good = good;
+        let mut pods = BTreeMap::new();
+        for pod in self.good.values() {
+            pods.entry(super::full_name(pod)).or_insert_with(|| pod.clone());
+        }
+        Ok(pods.into_values().collect())
+    }
+}
+
+/// All files but hidden ones; of a folder that is gone, none.
+fn paths(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().starts_with('.') {
+            paths.push(entry.path());
         }
     }
-    pods.into_values().collect()
+    Ok(paths)
+}
+
+/// The pod of a file; `None` for a folder or device, and for what went away meanwhile.
+fn load(path: &Path, node_name: &str) -> Result<Option<Pod>, FileError> {
+    let text = match fs::metadata(path) {
+        Ok(meta) if !meta.is_file() => return Ok(None),
+        Ok(_) => fs::read(path),
+        Err(e) => Err(e),
+    };
+    match text {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        text => parse(&text?, path, node_name).map(Some),
+    }
 }
 
 /// A pod from a file, with the defaults the API server would have given it.
@@ -182,7 +227,35 @@ mod tests {
             fs::write(dir.path().join(name), text).expect("a file");
         }
         fs::write(dir.path().join("bad"), "][").expect("a file");
-        let names: Vec<_> = read(dir.path(), "n").into_iter().filter_map(|p| p.metadata.name).collect();
-        assert_eq!(names, ["a-n", "b-n"]);
+        let mut files = files(dir.path());
+        assert_eq!(names(&mut files), ["a-n", "b-n"]);
+    }
+
+    fn files(folder: &Path) -> Files {
+        Files { folder: folder.to_owned(), node_name: "n".to_owned(), good: BTreeMap::new() }
+    }
+
+    fn names(files: &mut Files) -> Vec<String> {
+        files.read().expect("a list").into_iter().filter_map(|p| p.metadata.name).collect()
+    }
+
+    #[test]
+    fn what_cannot_be_read_now_is_not_gone() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut files = files(dir.path());
+        let file = dir.path().join("a");
+        fs::write(&file, "metadata: {name: a}\nspec: {containers: [{name: a, image: x}]}\n").expect("a file");
+        assert_eq!(names(&mut files), ["a-n"]);
+        for half_written in ["", "metadata: {name: a}\nspec: {cont"] {
+            fs::write(&file, half_written).expect("a file");
+            assert_eq!(names(&mut files), ["a-n"]);
+        }
+        fs::remove_file(&file).expect("the file");
+        assert!(names(&mut files).is_empty());
+        files.folder = dir.path().join("gone");
+        assert!(names(&mut files).is_empty());
+        fs::write(&file, "").expect("a file");
+        files.folder = file;
+        assert!(files.read().is_err());
     }
 }
