@@ -99,7 +99,13 @@ impl Agent {
             self.spawn(source_file::run(folder, name.clone(), sender.clone()));
         }
         if let Some(client) = ctx.api() {
-            self.spawn(source_api::run(client.clone(), name, sender.clone()));
+            let (client, sender, mut node) = (client.clone(), sender.clone(), ctx.node.subscribe());
+            self.spawn(async move {
+                // Without the node there is no telling whether a pod fits on it.
+                if node.wait_for(Option::is_some).await.is_ok() {
+                    source_api::run(client, name, sender).await;
+                }
+            });
         }
         self.spawn(follow_runtime(Arc::clone(ctx), sender));
     }

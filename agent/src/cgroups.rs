@@ -5,7 +5,7 @@
 
 mod hierarchy;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -90,8 +90,12 @@ impl Cgroups {
         };
         for tier in ["/besteffort", "/burstable"] {
             let path = format!("{}{tier}", this.root);
+            // An earlier agent's pods run with the share it worked out; each adds its own again when it is adopted.
+            let fresh = !this.hierarchies.exists("cpu", &path);
             this.hierarchies.make(&path, &["cpu", "memory"])?;
-            this.set_shares(&path, MIN_SHARES)?;
+            if fresh {
+                this.set_shares(&path, MIN_SHARES)?;
+            }
         }
         Ok(this)
     }
@@ -128,30 +132,23 @@ impl Cgroups {
         Ok(())
     }
 
-    /// Removes the pod's cgroup everywhere, killing what is still in it.
-    pub(crate) fn remove_pod(&self, uid: &str, qos: Qos) -> Result<(), CgroupError> {
-        let removed = self.hierarchies.remove(&self.pod_path(uid, qos));
-        if qos == Qos::Burstable {
+    /// Removes the pod's cgroup everywhere, whatever its class was, killing what is still in it. Blocking.
+    pub(crate) fn remove_pod(&self, uid: &str) -> Result<(), CgroupError> {
+        let mut removed = Ok(());
+        for qos in [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort] {
+            removed = removed.and(self.hierarchies.remove(&self.pod_path(uid, qos)));
+        }
+        if lock(&self.burstable).contains_key(uid) {
             self.weigh_burstable(|pods| pods.remove(uid))?;
         }
         removed
     }
 
-    /// The uids that have a cgroup, with their class: what an earlier agent may have left.
-    pub(crate) fn pods(&self) -> Vec<(String, Qos)> {
-        let tiers = [("", Qos::Guaranteed), ("/burstable", Qos::Burstable), ("/besteffort", Qos::BestEffort)];
-        let mut found = Vec::new();
-        for (tier, qos) in tiers {
-            for name in self.hierarchies.children(&format!("{}{tier}", self.root)) {
-                if let Some(uid) = name.strip_prefix("pod") {
-                    let entry = (uid.to_owned(), qos);
-                    if !found.contains(&entry) {
-                        found.push(entry);
-                    }
-                }
-            }
-        }
-        found
+    /// The uids that have a cgroup: what an earlier agent may have left.
+    pub(crate) fn pods(&self) -> BTreeSet<String> {
+        let tiers = ["", "/burstable", "/besteffort"];
+        let names = tiers.iter().flat_map(|tier| self.hierarchies.children(&format!("{}{tier}", self.root)));
+        names.filter_map(|name| name.strip_prefix("pod").map(str::to_owned)).collect()
     }
 
     /// Removes `kubepods` and the configured parent if nothing is in them any more.
@@ -234,5 +231,34 @@ mod tests {
         assert_eq!(limits.quota, None);
         assert_eq!(limits.memory, Some(96 << 20));
         assert_eq!(limits.shares, 1536);
+    }
+
+    #[test]
+    fn another_agent_finds_the_tier_as_the_last_one_left_it() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIP: not root");
+            return;
+        }
+        let parent = format!("/orlop-agent-cgroups-{}", std::process::id());
+        let first = Cgroups::new(&parent).expect("the cgroups");
+        let tier = format!("{}/burstable", first.root);
+        let share = |of: &Cgroups| of.hierarchies.read("cpu", &tier, ("cpu.shares", "cpu.weight"));
+        let fresh = share(&first);
+        let spec: PodSpec = serde_json::from_value(serde_json::json!({"containers": [
+            {"name": "a", "resources": {"requests": {"cpu": "4"}}}]}))
+        .expect("a spec");
+        first.ensure_pod("x", &spec).expect("the pod's cgroup");
+        let with_pod = share(&first);
+        let second = Cgroups::new(&parent).expect("the cgroups");
+        let found = share(&second);
+        second.ensure_pod("x", &spec).expect("the pod's cgroup");
+        let adopted = share(&second);
+        second.remove_pod("x").expect("no pod's cgroup");
+        let after = share(&second);
+        second.remove_if_empty();
+        assert!(second.pods().is_empty() && share(&second).is_none());
+        assert_eq!((&found, &adopted, &after), (&with_pod, &with_pod, &fresh));
+        // A host without the controller has no share at all.
+        assert!(with_pod.is_none() || with_pod != fresh);
     }
 }

@@ -30,6 +30,7 @@ mod resources;
 mod server;
 mod services;
 mod sync;
+pub mod tree;
 mod volumes;
 
 pub use agent::Agent;

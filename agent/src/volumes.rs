@@ -9,24 +9,24 @@ mod host_path;
 mod ownership;
 mod payload;
 mod subpath;
-mod teardown;
 mod token;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec, Volume};
 
 use crate::downward::Surroundings;
 use crate::objects::Snapshot;
 use crate::resources::pod_limits;
+use crate::tree;
 
 pub(crate) use ownership::Owner;
 pub(crate) use payload::Inputs;
 pub(crate) use subpath::bind as bind_subpath;
-pub(crate) use teardown::tear_down;
 pub(crate) use token::Tokens;
 
 /// A volume that could not be set up, in the words of a FailedMount event.
@@ -86,33 +86,45 @@ pub(crate) fn pod_dir(state_dir: &Path, uid: &str) -> PathBuf {
     state_dir.join("pods").join(uid)
 }
 
-/// A pod with all that its volumes can be made of. Blocking: it touches the disk.
-#[derive(Debug)]
-pub(crate) struct SetUp<'a> {
-    pub(crate) pod_dir: &'a Path,
-    pub(crate) pod: &'a Pod,
-    pub(crate) objects: &'a Snapshot,
-    pub(crate) around: &'a Surroundings,
-    pub(crate) tokens: &'a Tokens,
+/// Unmounts what is mounted below the pod's folder and removes it; an absent folder is success. Blocking.
+pub(crate) fn tear_down(pod_dir: &Path) -> io::Result<()> {
+    tree::unmount_below(pod_dir)?;
+    tree::remove_tree(pod_dir)
 }
 
-impl SetUp<'_> {
-    /// Makes or refreshes every volume; goes on after an error and returns them all.
-    pub(crate) fn run(&self) -> Result<MountedVolumes, Vec<VolumeError>> {
-        let Some(spec) = &self.pod.spec else {
-            return Ok(MountedVolumes::new());
-        };
+/// A pod with all that its volumes can be made of.
+#[derive(Debug)]
+pub(crate) struct SetUp {
+    pub(crate) pod_dir: PathBuf,
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) objects: Snapshot,
+    pub(crate) around: Surroundings,
+    pub(crate) tokens: Tokens,
+    /// The volumes of the set-up before this one.
+    pub(crate) before: MountedVolumes,
+}
+
+/// The volumes that the pod has now, and what went wrong. A volume may be in both: it is as it was before.
+pub(crate) type Outcome = (MountedVolumes, Vec<VolumeError>);
+
+impl SetUp {
+    /// Makes or refreshes every volume; goes on after an error. Blocking: it touches the disk.
+    pub(crate) fn run(&self) -> Outcome {
         let mut mounted = MountedVolumes::new();
         let mut errors = Vec::new();
+        let Some(spec) = &self.pod.spec else { return (mounted, errors) };
         for volume in spec.volumes.iter().flatten() {
-            match self.one(spec, volume) {
-                Ok(m) => {
-                    mounted.insert(volume.name.clone(), m);
+            let name = &volume.name;
+            let made = match self.one(spec, volume) {
+                Ok(made) => Some(made),
+                Err(reason) => {
+                    errors.push(VolumeError { volume: name.clone(), reason });
+                    self.before.get(name).cloned().or_else(|| self.published(volume))
                 }
-                Err(reason) => errors.push(VolumeError { volume: volume.name.clone(), reason }),
-            }
+            };
+            mounted.extend(made.map(|m| (name.clone(), m)));
         }
-        if errors.is_empty() { Ok(mounted) } else { Err(errors) }
+        (mounted, errors)
     }
 
     fn one(&self, spec: &PodSpec, volume: &Volume) -> Result<Mounted, Reason> {
@@ -128,18 +140,10 @@ impl SetUp<'_> {
             ownership::apply_once(&path, owner)?;
             return Ok(Mounted { path, read_only: false });
         }
-        let inputs = Inputs { pod: self.pod, objects: self.objects, around: self.around, tokens: self.tokens };
-        let (kind, in_memory, payload) = if let Some(source) = &volume.config_map {
-            ("configmap", false, inputs.config_map(source)?)
-        } else if let Some(source) = &volume.secret {
-            ("secret", true, inputs.secret(source)?)
-        } else if let Some(source) = &volume.downward_api {
-            ("downward-api", false, inputs.downward(source)?)
-        } else if let Some(source) = &volume.projected {
-            ("projected", true, inputs.projected(source, owner)?)
-        } else {
+        let Some((kind, in_memory)) = payload_kind(volume) else {
             return Err(Reason::Unsupported(type_name(volume)));
         };
+        let payload = self.payload(volume, owner)?;
         let path = self.folder(kind, &volume.name);
         if in_memory {
             empty_dir::mount_tmpfs(&path, None)?;
@@ -150,6 +154,27 @@ impl SetUp<'_> {
         Ok(Mounted { path, read_only: true })
     }
 
+    fn payload(&self, volume: &Volume, owner: Owner) -> Result<atomic::Payload, Reason> {
+        let inputs = Inputs { pod: &self.pod, objects: &self.objects, around: &self.around, tokens: &self.tokens };
+        if let Some(source) = &volume.config_map {
+            inputs.config_map(source)
+        } else if let Some(source) = &volume.secret {
+            inputs.secret(source)
+        } else if let Some(source) = &volume.downward_api {
+            inputs.downward(source)
+        } else if let Some(source) = &volume.projected {
+            inputs.projected(source, owner)
+        } else {
+            Err(Reason::Unsupported(type_name(volume)))
+        }
+    }
+
+    /// The volume with the files that it got earlier, perhaps from an agent before this one.
+    fn published(&self, volume: &Volume) -> Option<Mounted> {
+        let path = self.folder(payload_kind(volume)?.0, &volume.name);
+        atomic::is_published(&path).then_some(Mounted { path, read_only: true })
+    }
+
     fn folder(&self, kind: &str, name: &str) -> PathBuf {
         let plugin = format!("kubernetes.io~{kind}");
         self.pod_dir.join("volumes").join(plugin).join(name)
@@ -158,6 +183,17 @@ impl SetUp<'_> {
 
 fn make_dir(path: &Path) -> Result<(), Reason> {
     fs::create_dir_all(path).map_err(|e| Reason::system("make", path, e))
+}
+
+/// The folder's kind, and whether it is in memory, of a volume whose files are written by the agent.
+fn payload_kind(volume: &Volume) -> Option<(&'static str, bool)> {
+    match volume {
+        Volume { config_map: Some(_), .. } => Some(("configmap", false)),
+        Volume { secret: Some(_), .. } => Some(("secret", true)),
+        Volume { downward_api: Some(_), .. } => Some(("downward-api", false)),
+        Volume { projected: Some(_), .. } => Some(("projected", true)),
+        _ => None,
+    }
 }
 
 /// The name of the first source that is set, for a message.
@@ -180,4 +216,33 @@ fn type_name(volume: &Volume) -> &'static str {
         glusterfs = "glusterfs"
     );
     "of this pod"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_that_was_made_outlives_its_object() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let pod: Pod = serde_json::from_value(serde_json::json!({"metadata": {"name": "p", "namespace": "n"},
+            "spec": {"containers": [], "volumes": [
+                {"name": "gone", "configMap": {"name": "c"}}, {"name": "never", "configMap": {"name": "d"}}]}}))
+        .expect("a pod");
+        let set_up = SetUp {
+            pod_dir: dir.path().to_owned(),
+            pod: Arc::new(pod),
+            objects: Snapshot::default(),
+            around: Surroundings::default(),
+            tokens: Tokens::default(),
+            before: MountedVolumes::new(),
+        };
+        let path = set_up.folder("configmap", "gone");
+        make_dir(&path).expect("a folder");
+        atomic::write(&path, &atomic::Payload::new(), Owner::default()).expect("files");
+        let (mounted, errors) = set_up.run();
+        assert_eq!(mounted.keys().collect::<Vec<_>>(), ["gone"]);
+        let failed: Vec<&str> = errors.iter().map(|e| e.volume.as_str()).collect();
+        assert_eq!(failed, ["gone", "never"]);
+    }
 }

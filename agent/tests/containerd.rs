@@ -48,6 +48,23 @@ spec:
   - {name: main, image: "test.local/busybox:1", command: [sh, -c, "echo dying > /dev/termination-log; exit 7"]}
 "#;
 
+/// It takes all of its grace period, and tells when that began.
+const SLOW: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: slow}
+spec:
+  hostNetwork: true
+  terminationGracePeriodSeconds: 3
+  containers:
+  - name: main
+    image: test.local/busybox:1
+    command: [sleep, "10000"]
+    lifecycle: {preStop: {exec: {command: [sh, -c, "echo > /data/stopping; sleep 10000"]}}}
+    volumeMounts: [{name: data, mountPath: /data}]
+  volumes: [{name: data, emptyDir: {}}]
+"#;
+
 /// The folders of one test.
 struct Fixture {
     root: tempfile::TempDir,
@@ -154,6 +171,14 @@ async fn static_pods_live_and_end_on_containerd() {
     assert_eq!((last["exitCode"].as_i64(), last["message"].as_str()), (Some(7), Some("dying\n")));
     assert_eq!(crash("/status/containerStatuses/0/restartCount"), 1);
 
+    // Killed after the rename, a rotation is ended by the next look at the logs.
+    let uid = fixture.of_pod(&agent, "web-testnode", "/metadata/uid");
+    let current =
+        fixture.path("logs").join(format!("default_web-testnode_{}/main/0.log", uid.as_str().expect("a uid")));
+    fs::rename(&current, current.with_extension("log.20260101-000000")).expect("a log");
+    assert_eq!(log(), lines);
+    eventually("the log has a file again", || current.exists()).await;
+
     // A restart of the agent restarts nothing.
     let id = fixture.of_pod(&agent, "web-testnode", "/status/containerStatuses/0/containerID");
     agent.shutdown().await;
@@ -162,7 +187,20 @@ async fn static_pods_live_and_end_on_containerd() {
     let after = fixture.of_pod(&agent, "web-testnode", "/status/containerStatuses/0/containerID");
     assert_eq!(after, id);
 
-    for file in ["web.yaml", "crash.yaml"] {
+    // A file that comes back while its pod is still ending has its pod again.
+    let (slow, aside) = (fixture.path("manifests/slow.yaml"), fixture.path("slow.yaml"));
+    let of_slow = |pointer: &str| fixture.of_pod(&agent, "slow-testnode", pointer);
+    fs::write(&slow, SLOW).expect("a manifest");
+    let runs = || of_slow("/status/containerStatuses/0/ready") == true;
+    eventually("the slow pod runs", runs).await;
+    let (uid, id) = (of_slow("/metadata/uid"), of_slow("/status/containerStatuses/0/containerID"));
+    let volumes = fixture.path("agent/pods").join(uid.as_str().expect("a uid")).join("volumes");
+    fs::rename(&slow, &aside).expect("a manifest");
+    eventually("the slow pod ends", || volumes.join("kubernetes.io~empty-dir/data/stopping").exists()).await;
+    fs::rename(&aside, &slow).expect("a manifest");
+    eventually("the slow pod runs anew", || runs() && of_slow("/status/containerStatuses/0/containerID") != id).await;
+
+    for file in ["web.yaml", "crash.yaml", "slow.yaml"] {
         fs::remove_file(fixture.path("manifests").join(file)).expect("a manifest");
     }
     let pods_dir = fixture.path("agent/pods");

@@ -119,6 +119,18 @@ impl Hierarchies {
         fs::write(&file, value).map_err(|e| error("write", &file, e))
     }
 
+    /// Whether `path` is there for this controller.
+    pub(super) fn exists(&self, controller: &str, path: &str) -> bool {
+        self.controllers.get(controller).is_some_and(|c| Self::folder(&c.mount, path).exists())
+    }
+
+    /// What the controller's v1 or v2 file says.
+    pub(super) fn read(&self, controller: &str, path: &str, (v1, v2): (&str, &str)) -> Option<String> {
+        let controller = self.controllers.get(controller)?;
+        let file = if controller.v2 { v2 } else { v1 };
+        fs::read_to_string(Self::folder(&controller.mount, path).join(file)).ok()
+    }
+
     /// The names of the folders below `path`, in any hierarchy.
     pub(super) fn children(&self, path: &str) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
@@ -157,11 +169,7 @@ impl Hierarchies {
 
     /// CPU nanoseconds and working-set bytes of a cgroup.
     pub(super) fn usage(&self, path: &str) -> (Option<u64>, Option<u64>) {
-        let read = |name: &str, v1: &str, v2: &str| {
-            let controller = self.controllers.get(name)?;
-            let file = if controller.v2 { v2 } else { v1 };
-            fs::read_to_string(Self::folder(&controller.mount, path).join(file)).ok()
-        };
+        let read = |name: &str, v1: &str, v2: &str| self.read(name, path, (v1, v2));
         let cpu = if self.is_v2("cpu") {
             read("cpu", "", "cpu.stat").and_then(|t| field(&t, "usage_usec")).map(|us| us * 1000)
         } else {

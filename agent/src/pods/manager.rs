@@ -1,9 +1,11 @@
 //! The manager of all pods: takes them from their sources, keeps one worker for each, and hears the runtime.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use orlop_proto::v1;
 use tokio::sync::{Notify, mpsc, watch};
@@ -19,8 +21,11 @@ use super::{full_name, is_static, is_terminal};
 use crate::container::keys;
 use crate::context::Context;
 use crate::sync::lock;
-use crate::volumes;
 
+/// How often missing mirror pods are made again.
+const MIRRORS: Duration = Duration::from_secs(10);
+/// Before a worker that panicked is started anew.
+const RESTART: Duration = Duration::from_secs(10);
 /// Seconds a pod gets whose object vanished without a deletion.
 const ORPHAN_GRACE: i64 = 1;
 
@@ -46,6 +51,8 @@ pub(crate) enum Message {
     Relist(Box<Listing>),
     /// A worker is done with its pod.
     Ended(String),
+    /// A worker panicked; its pod is as it was.
+    Crashed(String),
 }
 
 /// The runtime's sandboxes and containers.
@@ -110,7 +117,7 @@ pub(crate) struct Manager {
     stop: CancellationToken,
     sender: mpsc::UnboundedSender<Message>,
     handles: HashMap<String, Handle>,
-    /// Pods that wait for one of the same name to be gone.
+    /// Pods that wait for one of the same name to be gone, by that name.
     queued: HashMap<String, (Source, Pod)>,
     heard: HashSet<Source>,
     expected: usize,
@@ -145,9 +152,15 @@ impl Manager {
 
     /// Takes messages until the agent stops.
     pub(crate) async fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) {
+        let mut mirrors = tokio::time::interval(MIRRORS);
         loop {
             let message = tokio::select! {
                 () = self.stop.cancelled() => return,
+                // A mirror may have failed, for want of the node, its namespace or the API server.
+                _ = mirrors.tick() => {
+                    self.reconcile_mirrors();
+                    continue;
+                }
                 message = messages.recv() => match message {
                     Some(message) => message,
                     None => return,
@@ -160,12 +173,15 @@ impl Manager {
                 Message::Wake(uids) => self.wake(&uids),
                 Message::Relist(listing) => self.relisted(&listing),
                 Message::Ended(uid) => self.ended(&uid),
+                Message::Crashed(uid) => self.crashed(&uid),
             }
         }
     }
 
     fn set(&mut self, source: Source, mut pods: Vec<Pod>) {
         let uids: HashSet<String> = pods.iter().filter_map(|p| p.metadata.uid.clone()).collect();
+        let listed = |pod: &Pod| pod.metadata.uid.as_ref().is_some_and(|uid| uids.contains(uid));
+        self.queued.retain(|_, (of, pod)| *of != source || listed(pod));
         let known = self.handles.iter().filter(|(_, h)| h.source == source);
         let gone: Vec<String> = known.map(|(uid, _)| uid.clone()).filter(|u| !uids.contains(u)).collect();
         for uid in gone {
@@ -185,14 +201,25 @@ impl Manager {
         }
     }
 
-    fn apply(&mut self, source: Source, pod: Pod) {
+    fn apply(&mut self, source: Source, mut pod: Pod) {
         if source == Source::Api && super::annotation(&pod, super::MIRROR).is_some() {
             self.mirrors.seen(pod);
             self.reconcile_mirrors();
             return;
         }
+        if let Some(claimed) = pod.metadata.annotations.as_mut().and_then(|a| a.get_mut(super::SOURCE))
+            && source == Source::Api
+        {
+            // Anybody may write the annotation; only we know.
+            "api".clone_into(claimed);
+        }
         let Some(uid) = pod.metadata.uid.clone() else { return };
         if let Some(handle) = self.handles.get(&uid) {
+            // The uid of a static pod is its content's: a file that is back has the one that is ending.
+            if source == Source::File && handle.desired.borrow().intent != Intent::Run {
+                self.queued.insert(full_name(&pod), (source, pod));
+                return;
+            }
             let desired = desired(Arc::new(pod));
             if let Some(entry) = lock(&self.registry.0).get_mut(&uid) {
                 entry.pod = Arc::clone(&desired.pod);
@@ -260,13 +287,22 @@ impl Manager {
         self.handles.insert(uid.clone(), handle);
         let stop = self.stop.clone();
         let sender = self.sender.clone();
+        let work = async move {
+            // A panic is one pod's: what the worker had in its hands is looked at anew.
+            if AssertUnwindSafe(worker.run()).catch_unwind().await.is_ok() {
+                return Message::Ended(uid);
+            }
+            tracing::error!(uid, "the worker of a pod panicked (a bug); it is started anew soon");
+            tokio::time::sleep(RESTART).await;
+            Message::Crashed(uid)
+        };
         self.tasks.spawn(async move {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
-                () = worker.run() => {
+                message = work => {
                     // The manager is gone only when the agent stops.
-                    let _ = sender.send(Message::Ended(uid));
+                    let _ = sender.send(message);
                 }
             }
         });
@@ -293,12 +329,27 @@ impl Manager {
         self.fingerprints.remove(uid);
         let entry = lock(&self.registry.0).remove(uid);
         let Some(entry) = entry else { return };
-        let name = full_name(&entry.pod);
-        if let Some((source, pod)) = self.queued.remove(&name) {
+        let ended = full_name(&entry.pod);
+        // What was adopted by its uid alone has no name.
+        let waits = |(name, (_, pod)): (&String, &(Source, Pod))| {
+            (*name == ended || pod.metadata.uid.as_deref() == Some(uid)).then(|| name.clone())
+        };
+        let next = self.queued.iter().find_map(waits);
+        if let Some((source, pod)) = next.and_then(|name| self.queued.remove(&name)) {
             self.spawn(source, pod);
         }
         if is_static(&entry.pod) {
             self.reconcile_mirrors();
+        }
+    }
+
+    fn crashed(&mut self, uid: &str) {
+        let Some(handle) = self.handles.remove(uid) else { return };
+        let Some(entry) = lock(&self.registry.0).remove(uid) else { return };
+        let intent = handle.desired.borrow().intent;
+        self.spawn(handle.source, entry.current());
+        if let Some(fresh) = self.handles.get(uid) {
+            fresh.desired.send_modify(|desired| desired.intent = intent);
         }
     }
 
@@ -359,9 +410,9 @@ impl Manager {
             let get = |key| labels.get(key).cloned();
             let pod = orphan(uid.clone(), get(keys::POD_NAME), get(keys::POD_NAMESPACE));
             tracing::info!(pod = super::display_name(&pod), "ending a pod that nobody wants");
-            self.end_orphan(pod);
+            self.end_orphan(Source::Api, pod);
         }
-        for (uid, _) in self.ctx.cgroups.pods() {
+        for uid in self.ctx.cgroups.pods() {
             self.clean_leftover(&uid, seen);
         }
         let folders = std::fs::read_dir(self.ctx.config.state_dir.join("pods"));
@@ -370,25 +421,20 @@ impl Manager {
         }
     }
 
-    fn end_orphan(&mut self, pod: Pod) {
+    fn end_orphan(&mut self, source: Source, pod: Pod) {
         let Some(uid) = pod.metadata.uid.clone() else { return };
-        self.spawn(Source::Api, pod);
-        self.removed(Source::Api, &uid);
+        self.spawn(source, pod);
+        self.removed(source, &uid);
     }
 
     /// Folders and cgroups of pods that are in no source and not in the runtime.
-    fn clean_leftover(&self, uid: &str, seen: &HashMap<String, Vec<(String, i32)>>) {
+    fn clean_leftover(&mut self, uid: &str, seen: &HashMap<String, Vec<(String, i32)>>) {
         if self.handles.contains_key(uid) || seen.contains_key(uid) {
             return;
         }
-        if let Err(error) = volumes::tear_down(&self.ctx.pod_dir(uid)) {
-            tracing::warn!(uid, %error, "cannot remove a leftover folder");
-        }
-        for (_, qos) in self.ctx.cgroups.pods().into_iter().filter(|(other, _)| other == uid) {
-            if let Err(error) = self.ctx.cgroups.remove_pod(uid, qos) {
-                tracing::warn!(uid, %error, "cannot remove a leftover cgroup");
-            }
-        }
+        tracing::info!(uid, "removing what is left of a pod");
+        // No source knows it; this one has nobody to tell a status to.
+        self.end_orphan(Source::File, orphan(uid.to_owned(), None, None));
     }
 }
 

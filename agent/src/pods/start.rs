@@ -3,6 +3,7 @@
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -28,10 +29,12 @@ use crate::images;
 use crate::objects::Snapshot;
 use crate::probes::Kind;
 use crate::resources::{Qos, all_containers, init_containers, is_sidecar};
-use crate::volumes::SetUp;
+use crate::volumes::{self, SetUp};
 
 /// How long a sync waits for objects it never heard of.
 const OBJECT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a sync waits for volumes to be made.
+const VOLUME_PATIENCE: Duration = Duration::from_secs(30);
 const SERVICES_PATIENCE: Duration = Duration::from_secs(10);
 /// The pause after a start that failed for another reason than a crash.
 const START_RETRY: Duration = Duration::from_secs(10);
@@ -53,8 +56,8 @@ impl Worker {
         let current = self
             .made_from
             .as_ref()
-            .is_some_and(|(snapshot, pod)| snapshot.same_as(&objects) && std::sync::Arc::ptr_eq(pod, &self.pod));
-        if current && !renewed && !starting {
+            .is_some_and(|(snapshot, pod)| snapshot.same_as(&objects) && Arc::ptr_eq(pod, &self.pod));
+        if current && self.volumes_whole && !renewed && !starting {
             return Ok(());
         }
         DirBuilder::new()
@@ -62,42 +65,69 @@ impl Worker {
             .mode(0o750)
             .create(&self.pod_dir)
             .map_err(file_error("make", &self.pod_dir))?;
-        let around = self.ctx.surroundings(&self.pod_ips());
-        let set_up =
-            SetUp { pod_dir: &self.pod_dir, pod: &self.pod, objects: &objects, around: &around, tokens: &self.tokens };
-        match set_up.run() {
-            Ok(volumes) => {
-                self.volumes = volumes;
-                self.made_from = Some((objects, std::sync::Arc::clone(&self.pod)));
-                Ok(())
-            }
-            Err(errors) => {
-                for error in errors {
-                    let reference = pod_reference(&self.pod);
-                    self.ctx.events.warning(reference, "FailedMount", error.to_string());
-                }
-                Err(SyncError::Volumes)
-            }
+        let set_up = SetUp {
+            pod_dir: self.pod_dir.clone(),
+            pod: Arc::clone(&self.pod),
+            objects: objects.clone(),
+            around: self.ctx.surroundings(&self.pod_ips()),
+            tokens: self.tokens.clone(),
+            before: self.volumes.clone(),
+        };
+        let (volumes, errors) = self.set_up(set_up).await?;
+        self.volumes_whole = errors.is_empty();
+        let missing = errors.iter().any(|e| !volumes.contains_key(&e.volume));
+        for error in errors {
+            self.ctx.events.warning(pod_reference(&self.pod), "FailedMount", error.to_string());
         }
+        // Containers can run on with what a volume held before; one that was never made is waited for.
+        if missing {
+            return Err(SyncError::Volumes);
+        }
+        self.volumes = volumes;
+        self.made_from = Some((objects, Arc::clone(&self.pod)));
+        Ok(())
+    }
+
+    /// Runs a set-up on a thread for it. What hangs there is left behind, but only once.
+    async fn set_up(&mut self, set_up: SetUp) -> Result<volumes::Outcome, SyncError> {
+        if let Some(earlier) = &mut self.setting_up {
+            let wait = tokio::time::timeout(VOLUME_PATIENCE, earlier);
+            // Whatever it came to: it was made from what may be old by now.
+            let _ = Self::interruptible(&self.desired, wait).await?.map_err(|_| SyncError::SlowVolumes)?;
+        }
+        let task = self.setting_up.insert(tokio::task::spawn_blocking(move || set_up.run()));
+        let wait = tokio::time::timeout(VOLUME_PATIENCE, task);
+        let done = Self::interruptible(&self.desired, wait).await?;
+        let Ok(done) = done else {
+            let text = "Unable to attach or mount volumes: timed out waiting for the condition";
+            self.ctx.events.warning(pod_reference(&self.pod), "FailedMount", text);
+            return Err(SyncError::SlowVolumes);
+        };
+        self.setting_up = None;
+        done.map_err(|_| SyncError::Volumes)
     }
 
     /// Does what was decided; true when something changed for the better.
     pub(super) async fn carry_out(&mut self, actions: Actions) -> Result<bool, SyncError> {
+        // What has to end ends first: nothing that a volume lacks may keep it.
         if actions.stop_pod {
             if actions.create_sandbox.is_some() {
                 let text = "Pod sandbox changed, it will be killed and re-created.";
                 self.ctx.events.normal(pod_reference(&self.pod), "SandboxChanged", text);
             }
-            self.stop_everything(self.grace()).await?;
+            Self::interruptible(&self.desired, self.stop_everything(self.grace())).await??;
         }
         for kill in &actions.kill {
             let reference = container_reference(&self.pod, &kill.name);
             self.ctx.events.normal(reference, "Killing", kill.message.clone());
-            self.stopper(self.kill_grace(&kill.name, kill.probe)).stop_one(&kill.name, &kill.id).await?;
+            let stopper = self.stopper(self.kill_grace(&kill.name, kill.probe));
+            Self::interruptible(&self.desired, stopper.stop_one(&kill.name, &kill.id)).await??;
         }
         let mut progress = !actions.kill.is_empty();
+        self.refresh_volumes(true).await?;
         if let Some(attempt) = actions.create_sandbox {
             self.ctx.cgroups.ensure_pod(&self.uid, &self.spec)?;
+            self.placed = true;
             self.create_sandbox(attempt).await?;
             self.observe(false).await?;
             // Volumes with the pod's address were made before it had one.
@@ -367,7 +397,9 @@ impl Worker {
         let reference = || container_reference(&self.pod, &container.name);
         self.ctx.events.warning(reference(), "FailedPostStartHook", "PostStartHook failed");
         self.ctx.events.normal(reference(), "Killing", "FailedPostStartHook");
-        self.stopper(self.grace()).stop_one(&container.name, id).await.map_err(SyncError::from)?;
+        let stopper = self.stopper(self.grace());
+        let stop = Self::interruptible(&self.desired, stopper.stop_one(&container.name, id));
+        stop.await?.map_err(SyncError::from)?;
         Err(Waiting { reason: "PostStartHookError", message: "PostStartHook failed".to_owned() }.into())
     }
 
@@ -375,9 +407,10 @@ impl Worker {
         Stop {
             cri: self.ctx.cri.clone(),
             events: self.ctx.events.clone(),
-            pod: std::sync::Arc::clone(&self.pod),
+            pod: Arc::clone(&self.pod),
             pod_ip: self.pod_ips().into_iter().next().unwrap_or_default(),
             grace,
+            again: false,
         }
     }
 }

@@ -15,7 +15,12 @@ use super::conditions;
 use super::reasons::Reasons;
 use super::runtime::{PodRuntime, Record, timestamp};
 use crate::probes::Health;
-use crate::resources::{Qos, init_containers, is_sidecar};
+use crate::resources::{Qos, all_containers, init_containers, is_sidecar};
+
+/// The reason of a pod that was ended because its `activeDeadlineSeconds` are over.
+pub(super) const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
+/// The termination messages of all containers of a pod together, bytes.
+const MAX_MESSAGES: usize = 12 << 10;
 
 /// What a status is made from.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +54,9 @@ pub(super) fn generate(input: Input<'_>) -> PodStatus {
         .map(|c| container_status(input, c, old(&input.old.container_statuses, &c.name), false))
         .collect();
     let phase = phase(spec, &init, &containers, input.ending);
+    // A pod that was ended has not succeeded, however well its processes took it.
+    let overdue = input.ending && input.old.reason.as_deref() == Some(DEADLINE_EXCEEDED);
+    let phase = if overdue { Phase::Failed } else { phase };
     // A terminal phase is told only when nothing runs any more.
     let phase = if phase.is_terminal() && input.runtime.any_running() { Phase::Running } else { phase };
     let host_network = spec.host_network == Some(true);
@@ -166,7 +174,7 @@ fn container_status(
     let Some((newest, older)) = records.split_first() else {
         return never_seen(input, container, old);
     };
-    let previous = older.iter().find(|r| r.has_ended()).map(|r| terminated(r, input.runtime_name));
+    let previous = older.iter().find(|r| r.has_ended()).map(|r| terminated(input, r));
     let waiting = input.reasons.get(&container.name).filter(|_| !input.ending);
     let mut status = described(input, container, newest);
     status.last_state = previous.map(ended_state);
@@ -187,11 +195,11 @@ fn container_status(
         (Some(waiting), ended) => {
             status.state = Some(waiting_state(waiting.reason, &waiting.message));
             if ended {
-                status.last_state = Some(ended_state(terminated(newest, input.runtime_name)));
+                status.last_state = Some(ended_state(terminated(input, newest)));
             }
         }
         (None, true) => {
-            let end = terminated(newest, input.runtime_name);
+            let end = terminated(input, newest);
             status.ready = is_init && !is_sidecar(container) && end.exit_code == 0;
             status.state = Some(ended_state(end));
         }
@@ -298,8 +306,13 @@ fn ended_state(end: ContainerStateTerminated) -> ContainerState {
     ContainerState { terminated: Some(end), ..ContainerState::default() }
 }
 
-fn terminated(record: &Record, runtime_name: &str) -> ContainerStateTerminated {
+fn terminated(input: Input<'_>, record: &Record) -> ContainerStateTerminated {
     let status = &record.status;
+    let containers = all_containers(input.spec).count().max(1);
+    let message = record.message.clone().map(|mut m| {
+        m.truncate(m.floor_char_boundary(MAX_MESSAGES / containers));
+        m
+    });
     let reason = match status.reason.as_str() {
         "" if status.exit_code == 0 => "Completed",
         "" => "Error",
@@ -309,10 +322,10 @@ fn terminated(record: &Record, runtime_name: &str) -> ContainerStateTerminated {
     ContainerStateTerminated {
         exit_code: status.exit_code,
         reason: Some(reason.to_owned()),
-        message: record.message.clone().or(given),
+        message: message.or(given),
         started_at: timestamp(status.started_at).map(Time),
         finished_at: timestamp(status.finished_at).map(Time),
-        container_id: Some(format!("{runtime_name}://{}", record.id())),
+        container_id: Some(format!("{}://{}", input.runtime_name, record.id())),
         signal: None,
     }
 }
@@ -449,6 +462,27 @@ mod tests {
         assert_eq!(container.restart_count, 3);
         let last = container.last_state.as_ref().and_then(|s| s.terminated.as_ref()).expect("an end");
         assert_eq!(last.reason.as_deref(), Some("ContainerStatusUnknown"));
+    }
+
+    #[test]
+    fn a_pod_past_its_deadline_fails_however_its_containers_end() {
+        let one = spec(json!({"containers": [{"name": "a"}]}));
+        let old = PodStatus { reason: Some(DEADLINE_EXCEEDED.to_owned()), ..PodStatus::default() };
+        let told =
+            |state| phase_of(&make(&one, vec![record("a", "s", state, 0)], &Reasons::default(), &old, true)).to_owned();
+        assert_eq!((told(RUNNING).as_str(), told(EXITED).as_str()), ("Running", "Failed"));
+    }
+
+    #[test]
+    fn many_termination_messages_are_cut() {
+        let containers: Vec<_> = (0..6).map(|n| json!({"name": n.to_string()})).collect();
+        let six = spec(json!({"restartPolicy": "Never", "containers": containers}));
+        let mut ended = record("0", "s", EXITED, 1);
+        Arc::make_mut(&mut ended).message = Some("x".repeat(4096));
+        let status = simple(&six, vec![ended]);
+        let container = &status.container_statuses.as_ref().expect("statuses")[0];
+        let end = container.state.as_ref().and_then(|s| s.terminated.as_ref()).expect("an end");
+        assert_eq!(end.message.as_ref().map(String::len), Some(2048));
     }
 
     #[test]

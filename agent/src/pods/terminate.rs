@@ -14,12 +14,13 @@ use super::worker::{Intent, SyncError, Worker};
 use crate::container::hooks;
 use crate::cri::{Cri, CriError};
 use crate::events::{Recorder, container_reference};
-use crate::resources::{Qos, all_containers, init_containers, is_sidecar};
+use crate::resources::{all_containers, init_containers, is_sidecar};
 use crate::volumes;
 
 /// What remains for the signal when a preStop hook took all the time, seconds.
 const LEAST_GRACE: i64 = 2;
 const RETRY: Duration = Duration::from_secs(1);
+const SET_UP_PATIENCE: Duration = Duration::from_secs(5);
 const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a finished worker waits to hear that its object is gone.
 const FAREWELL: Duration = Duration::from_secs(30);
@@ -36,18 +37,19 @@ pub(super) struct Stop {
     pub(super) pod_ip: String,
     /// Seconds.
     pub(super) grace: i64,
+    /// Not the first try: hooks have run and events are told.
+    pub(super) again: bool,
 }
 
 impl Stop {
     /// Runs the preStop hook inside the grace period and stops the container with what is left of it.
     pub(super) async fn stop_one(&self, name: &str, id: &str) -> Result<(), CriError> {
         let began = Instant::now();
-        if self.grace > 0 {
+        if self.grace > 0 && !self.again {
             self.pre_stop(name, id).await;
         }
         let spent = began.elapsed().as_secs() as i64;
-        let left = if self.grace > 0 { (self.grace - spent).max(LEAST_GRACE) } else { 0 };
-        self.cri.stop_container(id, left).await
+        self.cri.stop_container(id, left(self.grace, spent)).await
     }
 
     async fn pre_stop(&self, name: &str, id: &str) {
@@ -67,7 +69,7 @@ impl Stop {
 
     /// Stops these containers at once, telling each.
     async fn stop_together(&self, containers: &[Named]) -> Result<(), CriError> {
-        for (name, _) in containers {
+        for (name, _) in containers.iter().filter(|_| !self.again) {
             let text = format!("Stopping container {name}");
             self.events.normal(container_reference(&self.pod, name), "Killing", text);
         }
@@ -81,13 +83,17 @@ impl Stop {
         let mut first = self.stop_together(&mains).await;
         for sidecar in sidecars.into_iter().rev() {
             let spent = began.elapsed().as_secs() as i64;
-            let rest =
-                Self { grace: if self.grace > 0 { (self.grace - spent).max(LEAST_GRACE) } else { 0 }, ..self.clone() };
+            let rest = Self { grace: left(self.grace, spent), ..self.clone() };
             let stopped = rest.stop_together(&[sidecar]).await;
             first = first.and(stopped);
         }
         first
     }
+}
+
+/// What remains of a grace period.
+fn left(grace: i64, spent: i64) -> i64 {
+    if grace > 0 { (grace - spent).max(LEAST_GRACE) } else { 0 }
 }
 
 impl Worker {
@@ -102,7 +108,7 @@ impl Worker {
     }
 
     /// Stops every container and sandbox the runtime has of this pod.
-    pub(super) async fn stop_everything(&mut self, grace: i64) -> Result<(), SyncError> {
+    pub(super) async fn stop_everything(&self, grace: i64) -> Result<(), SyncError> {
         let (mains, sidecars) = self.to_stop();
         self.stopper(grace).stop_all(mains, sidecars).await?;
         self.stop_sandboxes().await
@@ -140,7 +146,11 @@ impl Worker {
         while self.runtime.any_running() {
             let grace = self.removal_grace().unwrap_or_else(|| self.grace());
             let (mains, sidecars) = self.to_stop();
-            let stopper = self.stopper(grace);
+            // What fails on the way is done again within the same time; only a new grace period begins anew.
+            let again = self.stopping.is_some();
+            let began = self.stopping.filter(|(of, _)| *of == grace).map_or_else(Instant::now, |(_, began)| began);
+            self.stopping = Some((grace, began));
+            let stopper = Stop { again, ..self.stopper(left(grace, began.elapsed().as_secs() as i64)) };
             let stop = stopper.stop_all(mains, sidecars);
             tokio::pin!(stop);
             let mut desired = self.desired.clone();
@@ -156,10 +166,12 @@ impl Worker {
                 tokio::select! {
                     done = &mut stop => break Some(done),
                     () = &mut shorter => break None,
-                    () = self.wake.notified() => {
-                        self.observe(true).await?;
-                        if !told {
-                            self.tell_status(true);
+                    () = self.wake.notified() => match self.observe(true).await {
+                        Ok(()) if told => {}
+                        Ok(()) => self.tell_status(true),
+                        Err(error) => {
+                            let pod = super::display_name(&self.pod);
+                            tracing::warn!(pod, %error, "cannot look at a pod that ends");
                         }
                     }
                 }
@@ -186,16 +198,19 @@ impl Worker {
 
     /// Removes what the pod has on this host beside its containers, which keep their logs.
     pub(super) async fn clean(&mut self) {
+        if let Some(set_up) = self.setting_up.take() {
+            // One that hangs is not waited for; what it makes yet is found by the manager.
+            let _ = tokio::time::timeout(SET_UP_PATIENCE, set_up).await;
+        }
         loop {
-            let volumes = volumes::tear_down(&self.pod_dir);
-            let cgroups = Arc::clone(&self.ctx);
-            let (uid, qos) = (self.uid.clone(), Qos::of(&self.spec));
-            // Waiting for killed processes blocks.
-            let removed = tokio::task::spawn_blocking(move || cgroups.cgroups.remove_pod(&uid, qos)).await;
-            let Err(error) = volumes.map_err(|e| e.to_string()).and(match removed {
-                Ok(Err(e)) => Err(e.to_string()),
-                _ => Ok(()),
-            }) else {
+            let ctx = Arc::clone(&self.ctx);
+            let (uid, pod_dir) = (self.uid.clone(), self.pod_dir.clone());
+            let cleaned = tokio::task::spawn_blocking(move || {
+                let volumes = volumes::tear_down(&pod_dir).map_err(|e| e.to_string());
+                let cgroups = ctx.cgroups.remove_pod(&uid).map_err(|e| e.to_string());
+                volumes.and(cgroups)
+            });
+            let Err(error) = cleaned.await.unwrap_or_else(|e| Err(e.to_string())) else {
                 return;
             };
             tracing::warn!(pod = super::display_name(&self.pod), error, "cannot clean up after the pod yet");
@@ -215,7 +230,7 @@ impl Worker {
             tokio::time::sleep(RETRY).await;
         }
         // Logs are the last thing of the pod; there is nobody to tell if they stay.
-        if let Err(error) = std::fs::remove_dir_all(&self.log_dir)
+        if let Err(error) = tokio::fs::remove_dir_all(&self.log_dir).await
             && error.kind() != std::io::ErrorKind::NotFound
         {
             tracing::warn!(folder = %self.log_dir.display(), %error, "cannot remove the pod's logs");

@@ -8,19 +8,20 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use orlop_proto::v1;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 
 use super::actions::{self, View};
 use super::admission::Rejection;
 use super::post::Poster;
 use super::reasons::Reasons;
 use super::runtime::{Observer, PodRuntime, timestamp};
-use super::status::{self, Input};
+use super::status::{self, DEADLINE_EXCEEDED, Input};
 use super::{conditions, is_terminal};
 use crate::backoff::Backoff;
 use crate::context::Context;
@@ -30,7 +31,7 @@ use crate::images::PullBackoff;
 use crate::objects::{ObjectKey, PodObjects, Snapshot, references};
 use crate::probes::{Health, Probes, Running};
 use crate::resources::all_containers;
-use crate::volumes::{MountedVolumes, Tokens};
+use crate::volumes::{self, MountedVolumes, Tokens};
 
 /// What the sources want of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub(super) enum SyncError {
     Cgroup(#[from] crate::cgroups::CgroupError),
     #[error("volumes are not ready")]
     Volumes,
+    #[error("volumes are not ready: making them takes long (does a hostPath lie on a server that does not answer?)")]
+    SlowVolumes,
     #[error("services have not yet been read at least once, cannot construct envvars")]
     Services,
     #[error("the sandbox's configuration: {0}")]
@@ -114,6 +117,14 @@ pub(super) struct Worker {
     /// What the volumes were last made from.
     pub(super) made_from: Option<(Snapshot, Arc<Pod>)>,
     pub(super) volumes: MountedVolumes,
+    /// Whether that went without an error.
+    pub(super) volumes_whole: bool,
+    /// Volumes being made, at most once at a time.
+    pub(super) setting_up: Option<JoinHandle<volumes::Outcome>>,
+    /// Whether the pod's cgroup is known to be as it should.
+    pub(super) placed: bool,
+    /// The grace period of a stop that goes on, and its beginning.
+    pub(super) stopping: Option<(i64, Instant)>,
     /// The state of containers that ran before this agent did.
     pub(super) adopted: HashMap<String, Health>,
 }
@@ -145,6 +156,10 @@ impl Worker {
             tokens: Tokens::default(),
             made_from: None,
             volumes: MountedVolumes::new(),
+            volumes_whole: false,
+            setting_up: None,
+            placed: false,
+            stopping: None,
             ctx,
             uid,
             pod,
@@ -295,11 +310,16 @@ impl Worker {
     async fn sync(&mut self) -> Result<Step, SyncError> {
         self.observe(false).await?;
         if self.past_deadline() {
-            self.status.reason = Some("DeadlineExceeded".to_owned());
+            self.status.reason = Some(DEADLINE_EXCEEDED.to_owned());
             let message = "Pod was active on the node longer than the specified deadline";
             self.status.message = Some(message.to_owned());
-            self.ctx.events.normal(pod_reference(&self.pod), "DeadlineExceeded", message);
+            self.ctx.events.normal(pod_reference(&self.pod), DEADLINE_EXCEEDED, message);
             return Ok(Step::Finished);
+        }
+        if !self.placed && self.runtime.sandbox().is_some() {
+            // A pod of an earlier agent: this one does not know yet what it weighs.
+            self.ctx.cgroups.ensure_pod(&self.uid, &self.spec)?;
+            self.placed = true;
         }
         let health = self.health();
         let view = View { spec: &self.spec, runtime: &self.runtime, health: &health };
@@ -310,8 +330,8 @@ impl Worker {
             return Ok(Step::Finished);
         }
         let busy = actions.create_sandbox.is_some() || !actions.start.is_empty() || !actions.kill.is_empty();
-        self.refresh_volumes(busy).await?;
         if !busy {
+            self.refresh_volumes(false).await?;
             return Ok(Step::Wait(self.next_look()));
         }
         let result = self.carry_out(actions).await;
@@ -329,7 +349,7 @@ impl Worker {
         let seconds = self.spec.active_deadline_seconds?;
         let started = self.status.start_time.as_ref()?.0;
         let passed = Timestamp::now().duration_since(started);
-        let left = jiff::SignedDuration::from_secs(seconds) - passed;
+        let left = jiff::SignedDuration::from_secs(seconds).saturating_sub(passed);
         Some(left.max(jiff::SignedDuration::ZERO).unsigned_abs())
     }
 
@@ -369,12 +389,14 @@ impl Worker {
         }
     }
 
-    /// Removes ended containers but the newest one before the present, and sandboxes without containers.
+    /// Removes ended containers but the newest one before the present, those that were made but never started,
+    /// and sandboxes without containers.
     async fn collect_garbage(&mut self) {
         for container in all_containers(&self.spec) {
             let ended = self.runtime.of(&container.name).filter(|r| r.has_ended());
             let keep = 1 + usize::from(self.runtime.newest(&container.name).is_some_and(|r| r.has_ended()));
-            for old in ended.skip(keep) {
+            let unused = self.runtime.of(&container.name).skip(1).filter(|r| r.is_created());
+            for old in ended.skip(keep).chain(unused) {
                 let request = v1::RemoveContainerRequest { container_id: old.id().to_owned() };
                 if let Err(error) = self.ctx.cri.remove_container(request).await {
                     tracing::debug!(%error, "removing a dead container");

@@ -39,11 +39,21 @@ pub(super) fn write(volume: &Path, payload: &Payload, owner: Owner) -> Result<()
     };
     if !same {
         let fresh = new_set(volume).map_err(system("make a folder in"))?;
-        fill(&volume.join(&fresh), payload, owner).map_err(system("write the files of"))?;
+        let set = volume.join(&fresh);
+        fill(&set, payload, owner).map_err(|e| {
+            // Without room for the files, tries must not fill it with halves; the next success removes what stays.
+            let _ = fs::remove_dir_all(&set);
+            system("write the files of")(e)
+        })?;
         publish(volume, &fresh).map_err(system("publish the files of"))?;
     }
     link_names(volume, payload).map_err(system("link the files of"))?;
     remove_stale_sets(volume).map_err(system("remove old files of"))
+}
+
+/// Whether the volume has a whole set of files.
+pub(super) fn is_published(volume: &Path) -> bool {
+    volume.join(DATA).is_dir()
 }
 
 fn check_path(path: &str) -> Result<(), Reason> {
@@ -216,6 +226,17 @@ mod tests {
         let mut text = String::new();
         io::Read::read_to_string(&mut { handle }, &mut text).expect("a read");
         assert_eq!(text, "old");
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_nothing() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let clash = payload(&[("a", "1"), ("a/b", "2")]);
+        assert!(write(dir.path(), &clash, Owner::default()).is_err());
+        assert_eq!(fs::read_dir(dir.path()).expect("a folder").count(), 0);
+        assert!(!is_published(dir.path()));
+        put(dir.path(), &[("a", "1")]);
+        assert!(is_published(dir.path()));
     }
 
     #[test]
