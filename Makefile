@@ -52,7 +52,7 @@ unit: deps
 	cargo nextest run --workspace --exclude orlop-tests
 
 e2e: deps
-	cargo build -p orlop-shim -p orlop-runtime -p orlop-cri -p orlop-cni -p orlop
+	cargo build -p orlop-shim -p orlop-runtime -p orlop-cri -p orlop-cni -p orlop -p orlop-hello
 	cargo test -p orlop-tests
 
 test: deps lint unit e2e

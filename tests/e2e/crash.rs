@@ -1,12 +1,16 @@
 //! `kill -9` of the whole node's process while pods run and write.
 
+use std::thread;
+use std::time::{Duration, SystemTime};
+
 use anyhow::{Result, ensure};
 use orlop_tests::wait;
 
 use crate::Case;
-use crate::stack::{Namespace, Stack};
+use crate::stack::{Namespace, Stack, without_residue};
 
-pub(crate) const CASES: &[Case] = &[("kill_9_loses_nothing", kill_9)];
+pub(crate) const CASES: &[Case] =
+    &[("kill_9_loses_nothing", kill_9), ("kill_9_amid_changes_leaves_nothing", kill_9_amid_changes)];
 
 fn kill_9(stack: &Stack, namespace: &Namespace) -> Result<()> {
     // `count` writes numbered lines all the time; `ends` ends while nobody looks; `stays` is a bystander.
@@ -71,6 +75,56 @@ spec:
     ensure!(lost.is_none() && log.lines().count() > 1000, "{} lines, first wrong: {lost:?}", log.lines().count());
     namespace.run(&["delete", "pod", "stays", "count", "ends"])?;
     Ok(())
+}
+
+/// The node is killed while pods start and end, each time at another moment: it comes to what was asked for, and
+/// when that is nothing, nothing is left.
+fn kill_9_amid_changes(stack: &Stack, namespace: &Namespace) -> Result<()> {
+    namespace.apply(&format!(
+        r"
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: words}}
+data: {{a: b}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: churn}}
+spec:
+  replicas: 0
+  selector: {{matchLabels: {{app: churn}}}}
+  template:
+    metadata: {{labels: {{app: churn}}}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: main
+        image: {image}
+        command: [sh, -c, 'trap exit TERM; cat /words/a; while :; do sleep 1; done']
+        volumeMounts: [{{name: words, mountPath: /words}}, {{name: work, mountPath: /work}}]
+      volumes: [{{name: words, configMap: {{name: words}}}}, {{name: work, emptyDir: {{medium: Memory}}}}]
+",
+        image = stack.busybox
+    ))?;
+    for (round, replicas) in [6, 1, 8, 2, 7, 0, 8, 3].into_iter().enumerate() {
+        namespace.run(&["scale", "deployment/churn", &format!("--replicas={replicas}")])?;
+        // Anywhere in the second in which these pods start and end.
+        let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.subsec_nanos();
+        let moment = Duration::from_nanos(u64::from(nanos));
+        thread::sleep(moment);
+        let mut node = stack.node();
+        node.kill()?;
+        node.up().map_err(|error| error.context(format!("round {round}, killed after {moment:?}")))?;
+    }
+    namespace.run(&["rollout", "status", "deployment/churn", "--timeout=120s"])?;
+    wait::until("three pods, all ready", || {
+        let pods = namespace.run(&["get", "pods", "--no-headers"])?;
+        ensure!(pods.lines().count() == 3 && pods.lines().all(|pod| pod.contains("1/1")), "{pods}");
+        Ok(Some(()))
+    })?;
+    namespace.run(&["delete", "deployment", "churn"])?;
+    namespace.run(&["wait", "--for=delete", "pod", "--all", "--timeout=120s"])?;
+    without_residue(&stack.node())
 }
 
 /// Whether some container's end was recorded below the run folder.

@@ -5,6 +5,7 @@ mod api;
 mod configuration;
 mod crash;
 mod cri;
+mod demo;
 mod lifecycle;
 mod pods;
 mod stack;
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(6);
     let mut failed = run(&arguments, &beside_each_other.concat());
     arguments.test_threads = Some(1);
-    failed |= run(&arguments, &[cri::CASES, crash::CASES].concat());
+    failed |= run(&arguments, &[cri::CASES, crash::CASES, demo::CASES].concat());
     // Whatever was asked for, what was started is ended.
     arguments.filter = None;
     arguments.exact = false;

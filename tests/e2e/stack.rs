@@ -8,7 +8,7 @@ use orlop_tests::inventory::Inventory;
 use orlop_tests::kubectl::Kubectl;
 use orlop_tests::node::Node;
 use orlop_tests::registry::Registry;
-use orlop_tests::{programs, wait};
+use orlop_tests::{programs, residue, wait};
 
 static STACK: OnceLock<Result<Stack, String>> = OnceLock::new();
 
@@ -42,6 +42,8 @@ pub(crate) fn finish() -> Result<()> {
     let Some(Ok(stack)) = STACK.get() else { return Ok(()) };
     let mut node = stack.node();
     let (state, run) = (node.state(), node.run());
+    // Every case has deleted its pods: they are gone without a trace before the reset sweeps.
+    let residue = without_residue(&node).with_context(|| format!("the log is kept at {:?}", node.keep_log()));
     node.reset().with_context(|| format!("the log is kept at {:?}", node.keep_log()))?;
     drop(stack.registry.lock().unwrap_or_else(PoisonError::into_inner).take());
     for folder in [&state, &run] {
@@ -53,9 +55,18 @@ pub(crate) fn finish() -> Result<()> {
     if let Some(folder) = state.parent() {
         std::fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))?;
     }
+    residue?;
     // The kernel takes down namespaces behind our back; what belongs to nobody stays.
     wait::until("the host to be as it was found", || {
         let left = Inventory::take(&programs::folder()?)?.beyond(&stack.before);
+        if left.is_empty() { Ok(Some(())) } else { bail!("left behind:\n{left}") }
+    })
+}
+
+/// Waits until nothing of any pod is left on the node.
+pub(crate) fn without_residue(node: &Node) -> Result<()> {
+    wait::until("the pods' last traces to go", || {
+        let left = residue::of_pods(node)?;
         if left.is_empty() { Ok(Some(())) } else { bail!("left behind:\n{left}") }
     })
 }

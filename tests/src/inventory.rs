@@ -32,7 +32,7 @@ impl Inventory {
     /// What is here and was not in `before`.
     #[must_use]
     pub fn beyond(&self, before: &Inventory) -> Leftovers {
-        Leftovers(self.things.difference(&before.things).cloned().collect())
+        Leftovers::new(self.things.difference(&before.things).cloned().collect())
     }
 }
 
@@ -41,6 +41,12 @@ impl Inventory {
 pub struct Leftovers(Vec<String>);
 
 impl Leftovers {
+    /// Leftovers that somebody else found.
+    #[must_use]
+    pub fn new(things: BTreeSet<String>) -> Leftovers {
+        Leftovers(things.into_iter().collect())
+    }
+
     /// Whether nothing was left.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -9,4 +9,5 @@ pub mod kubectl;
 pub mod node;
 pub mod programs;
 pub mod registry;
+pub mod residue;
 pub mod wait;

@@ -89,6 +89,18 @@ impl Node {
         self.folder.path().join("manifests")
     }
 
+    /// The folder of the containers' logs.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// The node's nftables table.
+    #[must_use]
+    pub fn nft_table(&self) -> String {
+        format!("orlop-{}", self.name)
+    }
+
     /// The CRI socket.
     #[must_use]
     pub fn cri_socket(&self) -> PathBuf {
