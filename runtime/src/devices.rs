@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mknodat};
+use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 
@@ -85,9 +85,12 @@ pub(crate) fn make(root: &Root, nodes: &[Node]) -> Result<(), Failure> {
         root.make_dir_all(Path::new("/dev")).at("make", "/dev")?;
     }
     let dev = root.open_without_links(Path::new("/dev"), OFlag::O_PATH | OFlag::O_DIRECTORY).at("open", "/dev")?;
-    for node in nodes {
-        make_node(root, &dev, node).at("make device", node.path.display())?;
-    }
+    // The mode is whole from the start: a chmod afterwards, by name, could be led to another file by whoever
+    // shares a volume with this container.
+    let umask = nix::sys::stat::umask(Mode::empty());
+    let made = nodes.iter().try_for_each(|node| make_node(root, &dev, node).at("make device", node.path.display()));
+    nix::sys::stat::umask(umask);
+    made?;
     for (name, target) in LINKS {
         match symlinkat(target, &dev, name) {
             Ok(()) | Err(Errno::EEXIST) => (),
@@ -108,8 +111,6 @@ fn make_node(root: &Root, dev: &OwnedFd, node: &Node) -> nix::Result<()> {
     };
     match mknodat(folder, name, node.kind, Mode::from_bits_truncate(node.mode), makedev(node.major, node.minor)) {
         Ok(()) => {
-            // What mknod made has the umask taken off.
-            fchmodat(folder, name, Mode::from_bits_truncate(node.mode), FchmodatFlags::FollowSymlink)?;
             if (node.uid, node.gid) != (0, 0) {
                 let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
                 fchownat(folder, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;

@@ -82,8 +82,8 @@ impl ProcessPlan {
         if !process.cwd().is_absolute() {
             return Err(Error::invalid("process.cwd", "it must be an absolute path"));
         }
-        let env = process.env().as_deref().unwrap_or_default();
-        let path = env.iter().rev().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
+        let env = last_of_each(process.env().as_deref().unwrap_or_default());
+        let path = env.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
         let (capabilities, missing) = CapabilitySets::plan(process.capabilities().as_ref());
         if !missing.is_empty() {
             warn(&format!("capabilities that this host has not to give are left out: {}", missing.join(" ")));
@@ -92,7 +92,7 @@ impl ProcessPlan {
         let user = process.user();
         let plan = ProcessPlan {
             args: c_strings("process.args", args)?,
-            env: c_strings("process.env", env)?,
+            env: c_strings("process.env", &env)?,
             search: path.split(':').map(|folder| PathBuf::from(if folder.is_empty() { "." } else { folder })).collect(),
             cwd: process.cwd().clone(),
             uid: user.uid(),
@@ -170,7 +170,7 @@ impl ProcessPlan {
         if !self.wants_terminal() {
             return Ok(None);
         }
-        let pty = terminal::open(root, self.console_size)?;
+        let pty = terminal::open(root, self.console_size, self.uid)?;
         if console {
             terminal::mount_console(root, &pty.slave)?;
         }
@@ -186,6 +186,8 @@ impl ProcessPlan {
     pub(crate) fn settle(&mut self, proc: &ProcFs) -> Result<(), Failure> {
         self.set_session()?;
         self.set_stdio()?;
+        // Before any filter: a profile need not allow it. What is opened later is marked when it is opened.
+        sys::close_on_exec_from(3 + self.preserve_fds).at("close", "descriptors")?;
         self.set_limits()?;
         self.set_labels(proc)?;
         self.add_home();
@@ -297,9 +299,6 @@ impl ProcessPlan {
         {
             return failure;
         }
-        if let Err(errno) = sys::close_on_exec_from(3 + self.preserve_fds) {
-            return Failure::new("close", "descriptors", errno);
-        }
         let name = self.args[0].as_bytes();
         if name.contains(&b'/') {
             let path = Path::new(std::ffi::OsStr::from_bytes(name));
@@ -345,6 +344,16 @@ impl ProcessPlan {
     fn not_executed(&self, errno: Errno, note: &str) -> Failure {
         Failure::new(Failure::EXEC, format!("{:?}", self.args[0].to_string_lossy()), errno).note(note)
     }
+}
+
+/// Of variables with one name the last counts, which getenv(3) would not find: it gives the first.
+fn last_of_each(env: &[String]) -> Vec<String> {
+    let name =
+        |variable: &str| variable.split_once('=').map_or_else(|| variable.to_owned(), |(name, _)| name.to_owned());
+    let mut seen = std::collections::HashSet::new();
+    let mut kept: Vec<String> = env.iter().rev().filter(|variable| seen.insert(name(variable))).cloned().collect();
+    kept.reverse();
+    kept
 }
 
 /// Descriptors below 3 would be written over while they are put in place.

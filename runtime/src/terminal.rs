@@ -1,6 +1,6 @@
 //! The terminal of a container's process: a pair from the container's own devpts.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -24,7 +24,8 @@ pub(crate) struct Pty {
 
 /// Makes a pseudo terminal inside a root. What is found at /dev/pts must be a devpts, and the slave is opened
 /// through the master, so no path can lead to another file (CVE-2025-52565).
-pub(crate) fn open(root: &Root, size: Option<(u16, u16)>) -> Result<Pty, Failure> {
+/// It belongs to the user of the process, where that is possible.
+pub(crate) fn open(root: &Root, size: Option<(u16, u16)>, uid: u32) -> Result<Pty, Failure> {
     let (step, path) = ("open terminal", "/dev/pts/ptmx");
     let master = root.open(Path::new(path), OFlag::O_RDWR | OFlag::O_NOCTTY).at(step, path)?;
     if fstatfs(&master).at(step, path)?.filesystem_type() != DEVPTS {
@@ -32,6 +33,9 @@ pub(crate) fn open(root: &Root, size: Option<(u16, u16)>) -> Result<Pty, Failure
     }
     sys::unlock_terminal(&master).at(step, path)?;
     let slave = sys::open_terminal_peer(&master).at(step, path)?;
+    if uid != 0 {
+        let _ = sys::change_owner(slave.as_raw_fd(), uid);
+    }
     if let Some((columns, rows)) = size {
         sys::set_terminal_size(&master, columns, rows).at("set size of", "terminal")?;
     }
@@ -51,12 +55,12 @@ pub(crate) fn mount_console(root: &Root, slave: &OwnedFd) -> Result<(), Failure>
     sys::attach_mount(sys::clone_tree_fd(slave, false).at(step, path)?, &target).at(step, path)
 }
 
-/// Gives descriptors 0 to 2 to a user, where that is possible: not the null device, which all containers share.
+/// Gives descriptors 0 to 2 to a user, where that is possible: not devices, which are the host's (/dev/null,
+/// which all containers share, or a terminal). What is asked is the kernel: the container's /dev may lie.
 pub(crate) fn give_stdio_to(uid: u32) {
-    let null = std::fs::metadata("/dev/null").map(|meta| std::os::unix::fs::MetadataExt::rdev(&meta)).ok();
     for number in 0..3 {
-        let stat = sys::stat_of(number);
-        if stat.is_some_and(|stat| Some(stat.st_rdev) != null && stat.st_uid != uid) {
+        let is_device = |stat: &libc::stat| matches!(stat.st_mode & libc::S_IFMT, libc::S_IFCHR | libc::S_IFBLK);
+        if sys::stat_of(number).is_some_and(|stat| !is_device(&stat) && stat.st_uid != uid) {
             let _ = sys::change_owner(number, uid);
         }
     }

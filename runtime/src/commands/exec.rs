@@ -106,7 +106,7 @@ impl Exec {
             let of = process.user().clone();
             let mut changed = of;
             changed.set_uid(uid);
-            changed.set_gid(gid.unwrap_or(0));
+            changed.set_gid(gid.unwrap_or(changed.gid()));
             process.set_user(changed);
         }
         let mut user = process.user().clone();
