@@ -2,15 +2,15 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use nix::sys::signal::Signal as NixSignal;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use oci_spec::runtime::{Linux, LinuxIdMapping, Spec};
 
 use crate::cgroups::{self, Cgroups};
+use crate::child::Child;
 use crate::error::{Context, Error, Failure};
-use crate::handshake::{self, CallerEnd, Gate, Go, Report};
+use crate::handshake::{self, CallerEnd, Gate, Go, Patience, Report};
 use crate::identity::ProcessStat;
 use crate::init::{self, InitPlan};
 use crate::mounts::{self, PlannedMount};
@@ -67,14 +67,15 @@ impl Runtime {
         let console = opts.console_socket.clone();
         // From here on things are made: first the record of what will have to be removed.
         folder.write_record(record)?;
-        folder.write_config(&checked.config)?;
         record.cgroups.create(resources)?;
+        // Says, by being there, that the cgroups are ours.
+        folder.write_config(&checked.config)?;
 
         let (caller, process) = handshake::pair()?;
         let mut plan = plan(self, record, folder, opts, &checked, linux, process)?;
         record.own_pid_namespace = plan.namespaces.has_own_pid();
         let (pid, pidfd) = clone(&mut plan)?;
-        let mut child = Child { pid, pidfd: Some(pidfd) };
+        let mut child = Child::new(pid, pidfd);
         drop(plan);
         let terminal = accompany(&mut child, &caller, record, spec, linux)?;
         let terminal = hand_over(terminal, console.as_deref())?;
@@ -109,10 +110,13 @@ fn accompany(
         }
         caller.tell(Go::Mapped)?;
     }
+    let mut patience = Patience::new(child.pid.as_raw(), Some(Duration::ZERO));
     loop {
-        match caller.report()? {
+        match caller.report(&mut patience)? {
             Some((Report::MountsReady, _)) => {
                 run_create_hooks(child.pid, record, spec)?;
+                let inside = spec.hooks().as_ref().and_then(|all| all.create_container().as_ref());
+                patience = Patience::new(child.pid.as_raw(), hooks::time(inside));
                 caller.tell(Go::HooksDone)?;
             }
             Some((Report::Ready, terminal)) => return Ok(terminal),
@@ -221,39 +225,6 @@ fn clone(plan: &mut InitPlan) -> Result<(Pid, OwnedFd), Error> {
     }
 }
 
-/// A child that dies with this value, unless it is kept.
-struct Child {
-    pid: Pid,
-    pidfd: Option<OwnedFd>,
-}
-
-impl Child {
-    fn keep(mut self) -> Option<OwnedFd> {
-        self.pidfd.take()
-    }
-
-    /// How it ended, for a message. Its end of the handshake is closed, so it has ended or is about to.
-    fn fate(&mut self) -> String {
-        let status = waitpid(self.pid, Some(WaitPidFlag::__WALL));
-        self.pidfd = None;
-        match status {
-            Ok(WaitStatus::Exited(_, code)) => format!("exited with code {code}"),
-            Ok(WaitStatus::Signaled(_, NixSignal::SIGKILL, _)) => "was killed (out of memory?)".to_owned(),
-            Ok(WaitStatus::Signaled(_, signal, _)) => format!("was ended by {signal}"),
-            _ => "went away".to_owned(),
-        }
-    }
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        if let Some(pidfd) = &self.pidfd {
-            let _ = sys::pidfd_send_signal(pidfd, libc::SIGKILL);
-            let _ = waitpid(self.pid, Some(WaitPidFlag::__WALL));
-        }
-    }
-}
-
 /// Writes the mappings of a new user namespace (user_namespaces(7)).
 fn map_user(pid: Pid, linux: &Linux) -> Result<(), Failure> {
     let lines = |mappings: &Option<Vec<LinuxIdMapping>>| -> String {
@@ -281,9 +252,7 @@ pub(crate) fn hand_over(terminal: Option<OwnedFd>, console: Option<&Path>) -> Re
 
 /// Undoes a create that failed; the process is gone already.
 fn clean_up(folder: Folder, record: &Record) -> Result<(), Failure> {
-    let killed = record.cgroups.kill_all();
-    let removed = record.cgroups.remove();
+    folder.release_cgroups(record)?;
     // The record goes last, and only when there is nothing left that it would be needed for.
-    killed.and(removed)?;
     folder.remove()
 }

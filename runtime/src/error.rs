@@ -52,7 +52,7 @@ pub enum Error {
     #[error(transparent)]
     Failed(#[from] Failure),
     /// The container's process ended before it was ready, without saying why.
-    #[error("the container's init {0} before it was ready")]
+    #[error("the container's process {0} before it was ready")]
     InitDied(String),
     /// A step failed, and so did the cleaning up after it; `delete --force` tries the latter again.
     #[error("{error}; and cleaning up failed: {cleanup}")]

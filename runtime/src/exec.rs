@@ -3,16 +3,18 @@
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path};
+use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
-use nix::sys::wait::{WaitPidFlag, waitpid};
 use oci_spec::runtime::Spec;
 
 use crate::cgroups::Entrance;
+use crate::child::Child;
 use crate::create::hand_over;
 use crate::error::{Context, Error, Failure};
-use crate::handshake::{self, ProcessEnd, Report};
+use crate::handshake::{self, CallerEnd, Patience, ProcessEnd, Report};
 use crate::identity::open_process;
 use crate::namespaces::ChildNamespaces;
 use crate::options::{ExecOptions, Started};
@@ -27,6 +29,8 @@ use crate::{Runtime, lifecycle, validate};
 struct ExecPlan {
     process: ProcessPlan,
     entrance: Entrance,
+    /// Whether it may begin where the container's first process is, when it cannot in the container's own group.
+    follow_init: bool,
     /// The container's first process, whose namespaces are joined, and which of them.
     init: OwnedFd,
     namespaces: u64,
@@ -48,28 +52,16 @@ impl Runtime {
         let (caller, process) = handshake::pair()?;
         let mut plan = self.plan_exec(&record, &config, opts, init, process)?;
         let (pid, pidfd) = clone(&record, &mut plan)?;
+        let mut child = Child::new(pid, pidfd);
         drop(plan);
-
-        let mut terminal = None;
-        let failure: Error = loop {
-            match caller.report() {
-                Ok(Some((Report::Ready, master))) => match hand_over(master, console.as_deref()) {
-                    Ok(kept) => terminal = kept,
-                    Err(error) => break error,
-                },
-                Ok(Some((Report::Failed(failure), _))) | Err(failure) => break failure.into(),
-                Ok(Some((report, _))) => {
-                    break Failure::refused("exec", "", format!("unexpected report {report:?}")).into();
-                }
-                Ok(None) => match pid_file.map(|path| store::replace(&path, pid.to_string().as_bytes())) {
-                    None | Some(Ok(())) => return Ok(Started { pid, pidfd, terminal }),
-                    Some(Err(failure)) => break failure.into(),
-                },
-            }
-        };
-        let _ = sys::pidfd_send_signal(&pidfd, libc::SIGKILL);
-        let _ = waitpid(pid, Some(WaitPidFlag::__WALL));
-        Err(failure)
+        let terminal = accompany(&mut child, &caller, console.as_deref())?;
+        if let Some(path) = pid_file {
+            store::replace(&path, pid.to_string().as_bytes())?;
+        }
+        child
+            .keep()
+            .map(|pidfd| Started { pid, pidfd, terminal })
+            .ok_or_else(|| Error::InitDied("went away".to_owned()))
     }
 
     fn plan_exec(
@@ -97,12 +89,33 @@ impl Runtime {
         }
         Ok(ExecPlan {
             process,
+            follow_init: opts.cgroup.is_none(),
             entrance: record.cgroups.entrance(opts.cgroup.as_deref())?,
             init,
             namespaces: other_namespaces(record.pid)?,
             caller,
         })
     }
+}
+
+/// Listens to the new process until it executed its program.
+fn accompany(child: &mut Child, caller: &CallerEnd, console: Option<&Path>) -> Result<Option<OwnedFd>, Error> {
+    let mut patience = Patience::new(child.pid.as_raw(), Some(Duration::ZERO));
+    let terminal = match caller.report(&mut patience)? {
+        Some((Report::Ready, master)) => hand_over(master, console)?,
+        Some((Report::Failed(failure), _)) => return Err(failure.into()),
+        Some((report, _)) => return Err(unexpected(&report)),
+        None => return Err(Error::InitDied(child.fate())),
+    };
+    match caller.report(&mut patience)? {
+        None => Ok(terminal),
+        Some((Report::Failed(failure), _)) => Err(failure.into()),
+        Some((report, _)) => Err(unexpected(&report)),
+    }
+}
+
+fn unexpected(report: &Report) -> Error {
+    Failure::refused("exec", "", format!("unexpected report {report:?}")).into()
 }
 
 /// The namespaces of a process that are not the caller's own. The process namespace is not among them: the
@@ -151,7 +164,13 @@ fn clone(record: &Record, plan: &mut ExecPlan) -> Result<(nix::unistd::Pid, Owne
         let namespace = File::open(&path).at("open namespace", path)?;
         Some(ChildNamespaces::join_pid(&namespace.into())?)
     };
-    let cloned = sys::clone_process(0, plan.entrance.unified());
+    let mut cloned = sys::clone_process(0, plan.entrance.unified());
+    if plan.follow_init && matches!(cloned, Err(Errno::EBUSY)) {
+        // A group of version 2 that has handed its controllers to groups below takes no process any more: the
+        // container manages cgroups itself, as systemd does. Where it has put its first process there is room.
+        plan.entrance.unify(&record.cgroups.unified_group_of(record.pid)?)?;
+        cloned = sys::clone_process(0, plan.entrance.unified());
+    }
     match cloned.at("clone", "a process for the container")? {
         Some(child) => {
             drop(guard);

@@ -18,22 +18,28 @@
 //!   | <---- Failed, or end of file: it runs -- x
 //! ```
 //! Sockets are SOCK_SEQPACKET, so a message comes whole or not at all, and every end is close-on-exec.
-//! Whoever finds the other end gone gives up.
+//! Whoever finds the other end gone gives up. The caller also gives up when the process does not answer, see
+//! [`Patience`].
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind,
-    connect, listen, recv, recvmsg, send, sendmsg, socket, socketpair,
+    connect, listen, recv, recvmsg, send, sendmsg, setsockopt, socket, socketpair, sockopt,
 };
+use nix::sys::time::{TimeVal, TimeValLike};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Failure};
+use crate::identity::ProcessStat;
 use crate::path::fd_path;
+use crate::sys;
 
 /// The longest message: a failure names a path or two.
 const MAX_MESSAGE: usize = 64 * 1024;
@@ -41,6 +47,57 @@ const MAX_MESSAGE: usize = 64 * 1024;
 const STEP: &str = "talk to";
 const INIT: &str = "the container's process";
 const CALLER: &str = "the runtime";
+
+/// How long a process may work on what it was last told, beside its hooks.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a silent process is waited for before a look at what it does, in milliseconds.
+const LOOK_AFTER: i64 = 500;
+
+/// For how long a process is waited for. It is in the container's process namespace, where a program can stop
+/// it, over and over (nothing withstands SIGSTOP), and it opens files that may be on a filesystem that hangs.
+/// Its caller, which may look after other containers too, must not hang with it.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    pid: i32,
+    /// `None` when it runs a hook that may take as long as it likes.
+    until: Option<Instant>,
+    was_stopped: bool,
+    is_over: bool,
+}
+
+impl Patience {
+    /// For the process `pid` and the time that its hooks may take.
+    pub(crate) fn new(pid: i32, hooks: Option<Duration>) -> Patience {
+        let until = hooks.and_then(|time| Instant::now().checked_add(READY_WITHIN.saturating_add(time)));
+        Patience { pid, until, was_stopped: false, is_over: false }
+    }
+
+    /// Whether the process was given up: it still has to be killed.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Looks at a process that is silent. One that is stopped is continued once: a stop may have been meant for
+    /// its neighbours.
+    fn look(&mut self) -> Result<(), Failure> {
+        let stopped = ProcessStat::read(self.pid).is_some_and(|stat| stat.is_stopped());
+        let why = if self.until.is_some_and(|until| Instant::now() >= until) {
+            format!("it is not ready after {} s", READY_WITHIN.as_secs())
+        } else if stopped && self.was_stopped {
+            "it is stopped again and again (SIGSTOP): a program of the container does not let it run".to_owned()
+        } else {
+            if stopped {
+                self.was_stopped = true;
+                let _ = sys::pidfd_open(Pid::from_raw(self.pid))
+                    .and_then(|pidfd| sys::pidfd_send_signal(pidfd, libc::SIGCONT));
+            }
+            return Ok(());
+        };
+        self.is_over = true;
+        Err(Failure::refused("wait for", format!("{INIT} ({})", self.pid), why))
+    }
+}
 
 /// What the new process says.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,7 +120,13 @@ pub(crate) enum Go {
 pub(crate) fn pair() -> Result<(CallerEnd, ProcessEnd), Failure> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).at("make", "socket pair")?;
+    be_patient(&ours)?;
     Ok((CallerEnd(ours), ProcessEnd(theirs)))
+}
+
+/// Lets [`receive`] wake up to look at who is silent.
+fn be_patient(socket: &OwnedFd) -> Result<(), Failure> {
+    setsockopt(socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(LOOK_AFTER)).at("set timeout of", "socket")
 }
 
 /// The end of `create` and `exec`.
@@ -76,8 +139,8 @@ impl CallerEnd {
     }
 
     /// The next report; `None` when the process executed its program or ended.
-    pub(crate) fn report(&self) -> Result<Option<(Report, Option<OwnedFd>)>, Failure> {
-        receive(&self.0, INIT)
+    pub(crate) fn report(&self, patience: &mut Patience) -> Result<Option<(Report, Option<OwnedFd>)>, Failure> {
+        receive(&self.0, patience)
     }
 }
 
@@ -155,11 +218,12 @@ impl Gate {
     }
 
     /// Knocks at a gate from outside and waits until the program runs.
-    pub(crate) fn open(folder: BorrowedFd<'_>) -> Result<(), Failure> {
+    pub(crate) fn open(folder: BorrowedFd<'_>, patience: &mut Patience) -> Result<(), Failure> {
         let gate = gate_socket()?;
+        be_patient(&gate)?;
         connect(gate.as_raw_fd(), &gate_address(folder)?).at("connect to", GATE)?;
         send(gate.as_raw_fd(), &[1], MsgFlags::MSG_NOSIGNAL).at(STEP, INIT)?;
-        match receive(&gate, INIT)? {
+        match receive(&gate, patience)? {
             None => Ok(()),
             Some((Report::Failed(failure), _)) => Err(failure),
             Some((report, _)) => Err(Failure::refused(STEP, INIT, format!("unexpected report {report:?}"))),
@@ -183,7 +247,8 @@ fn transmit(socket: &OwnedFd, report: &Report, descriptor: Option<BorrowedFd<'_>
     sendmsg::<()>(socket.as_raw_fd(), &parts, rights, MsgFlags::MSG_NOSIGNAL, None).at(STEP, CALLER).map(drop)
 }
 
-fn receive(socket: &OwnedFd, from: &str) -> Result<Option<(Report, Option<OwnedFd>)>, Failure> {
+fn receive(socket: &OwnedFd, patience: &mut Patience) -> Result<Option<(Report, Option<OwnedFd>)>, Failure> {
+    let from = INIT;
     let mut bytes = vec![0; MAX_MESSAGE];
     let mut space = nix::cmsg_space!([RawFd; 1]);
     let (length, descriptor) = loop {
@@ -191,6 +256,7 @@ fn receive(socket: &OwnedFd, from: &str) -> Result<Option<(Report, Option<OwnedF
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
         match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags) {
             Err(Errno::EINTR) => (),
+            Err(Errno::EAGAIN) => patience.look()?,
             Err(Errno::ECONNRESET) => return Ok(None),
             Err(errno) => return Err(Failure::new(STEP, from, errno)),
             Ok(message) => {
@@ -242,16 +308,20 @@ pub(crate) fn wait_readable(fd: impl AsFd, milliseconds: u32) -> nix::Result<boo
 mod tests {
     use super::*;
 
+    fn patience() -> Patience {
+        Patience::new(std::process::id() as i32, Some(Duration::ZERO))
+    }
+
     #[test]
     fn a_failure_crosses_whole() {
         let (caller, process) = pair().expect("pair");
         let failure = Failure::new("mount", "proc at /proc", Errno::EPERM);
         process.report(&Report::Failed(failure.clone()), None).expect("report");
-        let (report, descriptor) = caller.report().expect("report").expect("message");
+        let (report, descriptor) = caller.report(&mut patience()).expect("report").expect("message");
         assert_eq!(report, Report::Failed(failure));
         assert!(descriptor.is_none());
         drop(process);
-        assert!(caller.report().expect("end").is_none());
+        assert!(caller.report(&mut patience()).expect("end").is_none());
     }
 
     #[test]
@@ -259,7 +329,7 @@ mod tests {
         let (caller, process) = pair().expect("pair");
         let file = std::fs::File::open("/dev/null").expect("open");
         process.report(&Report::Ready, Some(file.as_fd())).expect("report");
-        let (_, descriptor) = caller.report().expect("report").expect("message");
+        let (_, descriptor) = caller.report(&mut patience()).expect("report").expect("message");
         let stat = |fd: BorrowedFd<'_>| nix::sys::stat::fstat(fd).expect("stat").st_rdev;
         assert_eq!(stat(descriptor.expect("descriptor").as_fd()), stat(file.as_fd()));
     }

@@ -1,10 +1,14 @@
 //! Hooks: programs that the configuration wants run at certain points of the container's life. Each gets the
 //! container's state as JSON on its standard input. OCI runtime specification, "POSIX-platform Hooks".
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Seek, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
 use oci_spec::runtime::Hook;
 
@@ -44,6 +48,13 @@ pub(crate) fn run_all(kind: &str, hooks: Option<&Vec<Hook>>, state: &State, warn
     }
 }
 
+/// How long hooks may take at most; `None` when one of them has no timeout.
+pub(crate) fn time(hooks: Option<&Vec<Hook>>) -> Option<Duration> {
+    let seconds = |hook: &Hook| hook.timeout().map(|seconds| u64::try_from(seconds).unwrap_or(0));
+    let all: Option<Vec<u64>> = hooks.into_iter().flatten().map(seconds).collect();
+    all.map(|all| Duration::from_secs(all.into_iter().fold(0, u64::saturating_add)))
+}
+
 fn run_one(hook: &Hook, state: &State) -> Result<(), String> {
     let state = serde_json::to_vec(state).map_err(|error| error.to_string())?;
     let mut command = Command::new(hook.path());
@@ -59,11 +70,8 @@ fn run_one(hook: &Hook, state: &State) -> Result<(), String> {
     // A hook's output goes where the runtime's complaints go; standard output may be the container's.
     let output =
         std::os::fd::AsFd::as_fd(&std::io::stderr()).try_clone_to_owned().map_err(|error| error.to_string())?;
-    let mut child = command.stdin(Stdio::piped()).stdout(output).spawn().map_err(|error| error.to_string())?;
-    if let Some(mut input) = child.stdin.take() {
-        // A hook need not read its input.
-        let _ = input.write_all(&state);
-    }
+    let input = input(&state).map_err(|error| format!("make its input: {error}"))?;
+    let mut child = command.stdin(input).stdout(output).spawn().map_err(|error| error.to_string())?;
     if let Some(seconds) = hook.timeout() {
         let pidfd = sys::pidfd_open(Pid::from_raw(child.id() as i32)).map_err(|errno| errno.to_string())?;
         let milliseconds = u32::try_from(seconds.saturating_mul(1000)).unwrap_or(u32::MAX);
@@ -77,6 +85,22 @@ fn run_one(hook: &Hook, state: &State) -> Result<(), String> {
         status if status.success() => Ok(()),
         status => Err(status.to_string()),
     }
+}
+
+/// A hook's input as a file in memory: a hook need not read it, and a pipe would make us wait for it, or end
+/// us by SIGPIPE.
+fn input(state: &[u8]) -> std::io::Result<File> {
+    let make = |flags| memfd_create("hook", MFdFlags::MFD_CLOEXEC | flags);
+    // The flag says that it is no program. Kernels before 6.3 do not know it, and a kernel may insist on it.
+    let no_program = MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
+    let made = match make(no_program) {
+        Err(Errno::EINVAL) => make(MFdFlags::empty()),
+        made => made,
+    };
+    let mut file = File::from(made?);
+    file.write_all(state)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 /// The state for hooks that run in the container, where its process has another number.

@@ -23,12 +23,14 @@ const FORKED_WITHOUT_EXEC: u64 = 0x40;
 impl ProcessStat {
     /// `None` when there is no such process.
     pub(crate) fn read(pid: i32) -> Option<ProcessStat> {
-        ProcessStat::parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+        ProcessStat::parse(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    fn parse(text: &str) -> Option<ProcessStat> {
-        // The second field is the name in parentheses, and a name may hold anything.
-        let fields: Vec<&str> = text.get(text.rfind(')')? + 2..)?.split(' ').collect();
+    fn parse(stat: &[u8]) -> Option<ProcessStat> {
+        // The second field is the name in parentheses, and a name may hold anything: also what is not UTF-8,
+        // as when the kernel cuts a longer one inside of a letter.
+        let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+        let fields: Vec<&str> = std::str::from_utf8(stat.get(name_end + 2..)?).ok()?.split(' ').collect();
         let flags: u64 = fields.get(6)?.parse().ok()?;
         Some(ProcessStat {
             state: fields.first()?.chars().next()?,
@@ -39,6 +41,11 @@ impl ProcessStat {
 
     pub(crate) fn has_ended(&self) -> bool {
         matches!(self.state, 'Z' | 'X')
+    }
+
+    /// Whether a signal stopped it, as SIGSTOP does.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.state == 'T'
     }
 }
 
@@ -59,11 +66,14 @@ mod tests {
 
     #[test]
     fn stat_with_a_hostile_name() {
-        let text = "42 (a) Z (b) S 1 42 42 0 -1 4194624 1 0 0 0 0 0 0 0 20 0 1 0 98765 0 0";
         let stat = ProcessStat { state: 'S', not_executed: true, start_time: 98_765 };
-        assert_eq!(ProcessStat::parse(text), Some(stat));
-        assert_eq!(ProcessStat::parse("42 (a"), None);
-        assert_eq!(ProcessStat::parse(""), None);
+        for name in [b"a) Z (b".as_slice(), b"\xff\xfe) (\xd0"] {
+            let rest = b") S 1 42 42 0 -1 4194624 1 0 0 0 0 0 0 0 20 0 1 0 98765 0 0";
+            assert_eq!(ProcessStat::parse(&[b"42 (", name, rest].concat()), Some(stat));
+        }
+        assert_eq!(ProcessStat::parse(b"42 (a"), None);
+        assert_eq!(ProcessStat::parse(b"42 (a)"), None);
+        assert_eq!(ProcessStat::parse(b""), None);
     }
 
     #[test]

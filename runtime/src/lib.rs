@@ -9,6 +9,7 @@
 
 mod capabilities;
 mod cgroups;
+mod child;
 mod create;
 mod devices;
 mod error;

@@ -8,7 +8,7 @@ use oci_spec::runtime::{LinuxResources, Spec};
 
 use crate::create::state_of;
 use crate::error::{Error, Failure};
-use crate::handshake::Gate;
+use crate::handshake::{Gate, Patience};
 use crate::identity::{ProcessStat, open_process};
 use crate::status::{State, Status};
 use crate::store::{self, Folder, Record};
@@ -27,16 +27,20 @@ impl Runtime {
             Status::Created => (),
             status => return Err(Error::WrongStatus { verb: "start", id: id.to_owned(), status }),
         }
-        Gate::open(folder.as_fd())?;
         let config = store::read_config(folder.path())?;
-        let Some(all) = config.hooks().as_ref().filter(|all| all.poststart().is_some()) else { return Ok(()) };
-        let state = state_of(&record, Status::Running);
-        let result = hooks::run("poststart", all.poststart().as_ref(), &state);
-        if result.is_err() {
-            // The specification ends the container over this.
-            let _ = kill_all(&record);
-        }
-        Ok(result?)
+        let hooks = config.hooks().as_ref();
+        let mut patience = Patience::new(record.pid, hooks::time(hooks.and_then(|all| all.start_container().as_ref())));
+        let end = |failure: Failure| -> Error {
+            let _ = end_process(&record).and_then(|()| record.cgroups.kill_all());
+            failure.into()
+        };
+        Gate::open(folder.as_fd(), &mut patience).map_err(|failure| {
+            // One that was given up must not get as far as its program later.
+            if patience.is_over() { end(failure) } else { failure.into() }
+        })?;
+        let Some(all) = hooks else { return Ok(()) };
+        // The specification ends the container over this.
+        hooks::run("poststart", all.poststart().as_ref(), &state_of(&record, Status::Running)).map_err(end)
     }
 
     /// The container's state; the status is read from the kernel.
@@ -63,6 +67,10 @@ impl Runtime {
     /// namespace of its own, SIGKILL to a container is for all of them: they would outlive the first.
     pub fn kill(&self, id: &str, signal: Signal, all: bool) -> Result<(), Error> {
         let record = self.record(id)?;
+        if record.pid == 0 {
+            // Whose processes are in its cgroups is not known yet.
+            return Err(Error::NotRunning(id.to_owned()));
+        }
         let process = open_process(record.pid, record.start_time);
         if all || (signal == Signal::KILL && !record.own_pid_namespace) {
             return match (record.cgroups.pids()?.is_empty(), signal) {
@@ -73,6 +81,7 @@ impl Runtime {
         }
         let Some(process) = process else { return Err(Error::NotRunning(id.to_owned())) };
         match sys::pidfd_send_signal(&process, signal.number()) {
+            Ok(()) if signal == Signal::KILL => Ok(record.cgroups.thaw_the_killed()?),
             Ok(()) => Ok(()),
             Err(nix::errno::Errno::ESRCH) => Err(Error::NotRunning(id.to_owned())),
             Err(errno) => Err(Failure::new("kill", format!("process {}", record.pid), errno).into()),
@@ -98,9 +107,9 @@ impl Runtime {
             status => return Err(Error::WrongStatus { verb: "delete", id: id.to_owned(), status }),
         }
         let config = store::read_config(folder.path()).ok();
-        let killed = kill_all(&record);
-        let removed = record.cgroups.remove();
-        killed.and(removed)?;
+        let ended = end_process(&record);
+        let released = folder.release_cgroups(&record);
+        ended.and(released)?;
         folder.remove()?;
         if let Some(all) = config.as_ref().and_then(|config| config.hooks().as_ref()) {
             let state = state_of(&record, Status::Stopped);
@@ -117,16 +126,22 @@ impl Runtime {
         folder.record(id)?.cgroups.update(resources)
     }
 
-    /// Freezes all processes of a container.
+    /// Freezes all processes of a container that runs. One that waits for `start` is refused: frozen, it could
+    /// not answer it.
     pub fn pause(&self, id: &str) -> Result<(), Error> {
         let folder = Folder::open(self.root(), id)?;
         self.alive(id, "pause")?;
-        folder.record(id)?.cgroups.freeze(true)
+        let record = folder.record(id)?;
+        match status(&record) {
+            status @ Status::Created => Err(Error::WrongStatus { verb: "pause", id: id.to_owned(), status }),
+            _ => record.cgroups.freeze(true),
+        }
     }
 
     /// Lets a paused container go on.
     pub fn resume(&self, id: &str) -> Result<(), Error> {
         let folder = Folder::open(self.root(), id)?;
+        self.alive(id, "resume")?;
         folder.record(id)?.cgroups.freeze(false)
     }
 
@@ -175,18 +190,13 @@ pub(crate) fn status(record: &Record) -> Status {
     }
 }
 
-/// Kills the first process and whatever else is in the container's cgroups, and waits until they ended.
-fn kill_all(record: &Record) -> Result<(), Failure> {
-    if let Some(process) = open_process(record.pid, record.start_time) {
-        if record.cgroups.is_frozen() {
-            // Whether a frozen process can be killed depends on the version.
-            let _ = record.cgroups.freeze(false);
-        }
-        match sys::pidfd_send_signal(&process, libc::SIGKILL) {
-            Ok(()) | Err(nix::errno::Errno::ESRCH) => (),
-            Err(errno) => return Err(Failure::new("kill", format!("process {}", record.pid), errno)),
-        }
-        hooks::wait_for_exit(&process, DEATH_WITHIN, record.pid)?;
+/// Kills the first process and waits until it ended.
+fn end_process(record: &Record) -> Result<(), Failure> {
+    let Some(process) = open_process(record.pid, record.start_time) else { return Ok(()) };
+    match sys::pidfd_send_signal(&process, libc::SIGKILL) {
+        Ok(()) | Err(nix::errno::Errno::ESRCH) => (),
+        Err(errno) => return Err(Failure::new("kill", format!("process {}", record.pid), errno)),
     }
-    record.cgroups.kill_all()
+    record.cgroups.thaw_the_killed()?;
+    hooks::wait_for_exit(&process, DEATH_WITHIN, record.pid)
 }

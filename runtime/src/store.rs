@@ -1,6 +1,9 @@
 //! The runtime's memory: `<root>/<id>/`, which holds `state.json` (replaced by rename), `config.json` as it
 //! was at create, and the start gate. The folder itself is the lock: whoever changes the container holds
 //! flock(2) on it, and it goes with its holder.
+//!
+//! `state.json` names the cgroups before they are made; `config.json` comes when all of them are. Until then
+//! what is in a cgroup of that name may be somebody else's.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -154,6 +157,16 @@ impl Folder {
     pub(crate) fn write_config(&self, config: &[u8]) -> Result<(), Failure> {
         let path = self.path.join(CONFIG);
         std::fs::write(&path, config).at("write", path.display())
+    }
+
+    /// Kills what is in the container's cgroups and removes them, as far as they are the container's.
+    pub(crate) fn release_cgroups(&self, record: &Record) -> Result<(), Failure> {
+        if !self.path.join(CONFIG).exists() {
+            return record.cgroups.remove_unused();
+        }
+        let killed = record.cgroups.kill_all();
+        let removed = record.cgroups.remove();
+        killed.and(removed)
     }
 
     /// Removes the folder; whatever of it is gone already is fine.

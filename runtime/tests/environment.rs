@@ -409,3 +409,71 @@ fn the_runtime_is_not_writable_from_inside() {
     drop(victim);
     assert_eq!(std::fs::read(env!("CARGO_BIN_EXE_orlop-runtime")).expect("program"), bytes);
 }
+
+/// What stands at /dev/null in the container says nothing about what its standard input is.
+#[test]
+fn devices_of_the_host_keep_their_owner() {
+    use std::os::unix::fs::MetadataExt;
+    if !can_run() {
+        return;
+    }
+    // In /dev, since other places may not allow devices. Not the real one: if this fails, all would notice.
+    let folder = tempfile::tempdir_in("/dev").expect("folder");
+    let null = folder.path().join("null");
+    let (kind, mode) = (nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::S_IRUSR);
+    nix::sys::stat::mknod(&null, kind, mode, nix::sys::stat::makedev(1, 3)).expect("device");
+    let container = Container::new("id -u").set("/process/user", json!({"uid": 1000, "gid": 1000}));
+    let file = container.folder.path().join("file");
+    std::fs::write(&file, "").expect("file");
+    let container = container.add_mount(json!({"destination": "/dev/null", "source": file, "options": ["bind"]}));
+    container.write_config();
+    let bundle = container.folder.path().to_str().expect("path");
+    let mut run = container.command(&["run", "-b", bundle, &container.id]);
+    let output = run.stdin(std::fs::File::open(&null).expect("device")).output().expect("run");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "1000\n", "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(std::fs::metadata(&null).expect("device").uid(), 0);
+}
+
+#[test]
+fn a_seccomp_profile_need_not_allow_what_only_the_runtime_calls() {
+    if !can_run() {
+        return;
+    }
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [{"names": ["close_range"], "action": "SCMP_ACT_KILL_PROCESS"}]
+    });
+    for no_new_privs in [true, false] {
+        let container = Container::new("ls /proc/self/fd")
+            .set("/linux/seccomp", profile.clone())
+            .set("/process/noNewPrivileges", json!(no_new_privs));
+        assert_eq!(output(&container), "0\n1\n2\n3\n");
+    }
+}
+
+/// As docker in docker and systemd do: the first process goes into a group below the container's, whose
+/// controllers are then for the groups below alone. No process can be put into the container's own any more.
+#[test]
+fn exec_in_a_container_that_manages_cgroups_of_version_2() {
+    if !can_run() {
+        return;
+    }
+    let mount = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(std::path::Path::new);
+    let Some(mount) = mount.into_iter().find(|mount| mount.join("cgroup.controllers").exists()) else {
+        return println!("SKIP: no cgroup2 is mounted");
+    };
+    let resources = json!({"devices": [], "hugepageLimits": [{"pageSize": "2MB", "limit": 2_097_152}]});
+    let container = Container::new("exec sleep 1000").set("/linux/resources", resources);
+    container.create().ok();
+    container.start().ok();
+    let group = mount.join("orlop").join(&container.id);
+    if !group.join("hugetlb.2MB.max").exists() {
+        return println!("SKIP: cgroup2 has no hugetlb controller here");
+    }
+    assert!(container.exec("cat /proc/self/cgroup").ok().contains("0::/\n"));
+    std::fs::create_dir(group.join("init")).expect("group");
+    std::fs::write(group.join("init/cgroup.procs"), container.state()["pid"].to_string()).expect("move");
+    std::fs::write(group.join("cgroup.subtree_control"), "+hugetlb").expect("controllers");
+    assert!(container.exec("cat /proc/self/cgroup").ok().contains("0::/init\n"));
+}

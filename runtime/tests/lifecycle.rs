@@ -289,3 +289,174 @@ fn the_default_parent_cgroup_is_made_again_when_it_went() {
         worker.join().expect("containers");
     }
 }
+
+/// Whose processes are in a cgroup is not known from its path: what is refused for being somebody else's must
+/// not be cleaned up.
+#[test]
+fn a_cgroup_of_somebody_else_survives() {
+    if !can_run() {
+        return;
+    }
+    let first = Container::new("sleep 1000");
+    first.create().ok();
+    first.start().ok();
+    let survives = || {
+        assert_eq!(first.status(), "running");
+        assert_eq!(first.exec("true").code, Some(0));
+    };
+    for path in [format!("/orlop/{}", first.id), "/orlop".to_owned()] {
+        let second = Container::new("true").set("/linux/cgroupsPath", json!(path));
+        let error = second.run().error();
+        assert!(error.contains("give each container its own linux.cgroupsPath"), "{error}");
+        assert!(!second.root().join(&second.id).exists());
+        survives();
+    }
+    // A create that was cut off between its record and its cgroups.
+    let cut_off = Container::new("true");
+    let record = std::fs::read(first.root().join(&first.id).join("state.json")).expect("record");
+    let mut record: serde_json::Value = serde_json::from_slice(&record).expect("record");
+    record["pid"] = json!(0);
+    std::fs::create_dir_all(cut_off.root().join(&cut_off.id)).expect("folder");
+    std::fs::write(cut_off.root().join(&cut_off.id).join("state.json"), record.to_string()).expect("record");
+    cut_off.call(&["kill", "--all", &cut_off.id, "KILL"]).error();
+    cut_off.call(&["delete", "--force", &cut_off.id]).ok();
+    survives();
+}
+
+#[test]
+fn an_empty_cgroup_that_was_left_is_taken_over() {
+    if !can_run() {
+        return;
+    }
+    let container = Container::new("sleep 1000");
+    container.create().ok();
+    let group = container.cgroup("pids").expect("cgroup");
+    container.call(&["delete", "--force", &container.id]).ok();
+    std::fs::create_dir_all(&group).expect("cgroup");
+    container.run_detached().ok();
+    assert_eq!(container.status(), "running");
+}
+
+/// A program can stop whatever is set up in its process namespace; who waits for that must not wait for ever.
+#[test]
+fn a_process_that_is_stopped_during_its_setup_is_given_up() {
+    if !can_run() {
+        return;
+    }
+    let container = Container::new("exec 2>/dev/null; while :; do kill -STOP -1; done");
+    container.create().ok();
+    container.start().ok();
+    let error = container.exec("true").error();
+    assert!(error.contains("SIGSTOP"), "{error}");
+    let pids = container.call(&["ps", "-f", "json", &container.id]).ok();
+    assert_eq!(pids.trim(), format!("[{}]", container.state()["pid"]), "it is gone");
+
+    let namespace = format!("/proc/{}/ns/pid", container.state()["pid"]);
+    let namespaces = json!([{"type": "mount"}, {"type": "uts"}, {"type": "pid", "path": namespace}]);
+    let second = Container::new("true").set("/linux/namespaces", namespaces);
+    let error = second.create().error();
+    assert!(error.contains("SIGSTOP"), "{error}");
+    assert_eq!(second.left_behind(), Vec::<String>::new());
+}
+
+#[test]
+fn an_exec_that_dies_in_its_setup_is_not_started() {
+    if !can_run() {
+        return;
+    }
+    let container = Container::new("exec 2>/dev/null; while :; do kill -KILL -1; done");
+    container.create().ok();
+    container.start().ok();
+    // How far it comes is a matter of chance.
+    wait_until("a death in time", || container.exec("true").stderr.contains("was killed"));
+}
+
+#[test]
+fn pause_is_for_what_runs_and_sigkill_for_what_is_paused() {
+    if !can_run() {
+        return;
+    }
+    let container = Container::new("sleep 1000");
+    container.create().ok();
+    assert!(container.call(&["pause", &container.id]).error().contains("it is created"));
+    container.start().ok();
+    container.call(&["pause", &container.id]).ok();
+    container.call(&["kill", &container.id, "KILL"]).ok();
+    wait_until("death", || container.status() == "stopped");
+    assert!(container.call(&["resume", &container.id]).error().contains("container not running"));
+}
+
+/// On version 1 the limit on memory and swap together must not vanish when memory grows past it.
+#[test]
+fn more_memory_is_not_more_swap() {
+    const MIB: u64 = 1 << 20;
+    if !can_run() {
+        return;
+    }
+    let container = Container::new("sleep 1000")
+        .set("/linux/resources", json!({"devices": [], "memory": {"limit": 64 * MIB, "swap": 80 * MIB}}));
+    container.create().ok();
+    let group = container.cgroup("memory").expect("cgroup");
+    if !group.join("memory.memsw.limit_in_bytes").exists() {
+        return println!("SKIP: no version 1 that counts swap");
+    }
+    let update = |limits: serde_json::Value| {
+        let file = container.folder.path().join("limits.json");
+        std::fs::write(&file, json!({"memory": limits}).to_string()).expect("limits");
+        container.call(&["update", "-r", file.to_str().expect("path"), &container.id])
+    };
+    let read = |file: &str| -> u64 {
+        let text = std::fs::read_to_string(group.join(file)).expect(file);
+        text.trim().parse::<u64>().expect("number") / MIB
+    };
+    let limits = || (read("memory.limit_in_bytes"), read("memory.memsw.limit_in_bytes"));
+    assert_eq!(limits(), (64, 80));
+    update(json!({"limit": 128 * MIB})).ok();
+    assert_eq!(limits(), (128, 144));
+    update(json!({"limit": 256 * MIB, "swap": 300 * MIB})).ok();
+    assert_eq!(limits(), (256, 300));
+    update(json!({"limit": 400 * MIB, "swap": 350 * MIB})).error();
+    assert_eq!(limits(), (256, 300), "all or nothing");
+    update(json!({"limit": 100 * MIB, "swap": 100 * MIB})).ok();
+    assert_eq!(limits(), (100, 100));
+}
+
+#[test]
+fn exec_takes_over_what_its_flags_do_not_change() {
+    if !can_run() {
+        return;
+    }
+    let container = Container::new("sleep 1000")
+        .set("/process/user", json!({"uid": 0, "gid": 7}))
+        .set("/process/env", json!(["COLOR=red", "PATH=/nowhere", "PATH=/bin"]));
+    container.create().ok();
+    container.start().ok();
+    let ran = container.call(&["exec", "-u", "1000", &container.id, "id"]).ok();
+    assert!(ran.contains("uid=1000") && ran.contains("gid=7"), "{ran}");
+    let ran = container.call(&["exec", "-e", "COLOR=blue", &container.id, "env"]).ok();
+    let count = |what: &str| ran.lines().filter(|line| line.starts_with(what)).count();
+    assert_eq!((count("COLOR="), count("COLOR=blue"), count("PATH="), count("PATH=/bin")), (1, 1, 1, 1), "{ran}");
+}
+
+#[test]
+fn a_hook_need_not_read_its_input() {
+    if !can_run() {
+        return;
+    }
+    let big = json!({"big": "x".repeat(200_000)});
+    let namespaces = json!([{"type": "mount"}, {"type": "uts"}]);
+    let hooks = json!({
+        "createContainer": [{"path": "/bin/busybox", "args": ["true"]}],
+        "startContainer": [{"path": "/bin/busybox", "args": ["true"]}],
+        "poststart": [{"path": "/bin/busybox", "args": ["sh", "-c", "test $(wc -c) -gt 200000"]}]
+    });
+    let container = Container::new("true")
+        .set("/annotations", big.clone())
+        .set("/linux/namespaces", namespaces)
+        .set("/hooks", hooks);
+    container.run().ok();
+    // What it does not read does not keep its timeout from beginning.
+    let hooks = json!({"createRuntime": [{"path": "/bin/busybox", "args": ["sleep", "1000"], "timeout": 1}]});
+    let container = Container::new("true").set("/annotations", big).set("/hooks", hooks);
+    assert!(container.create().error().contains("not done within 1 s"));
+}

@@ -3,6 +3,7 @@
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
+use crate::error::Error;
 use crate::sys::BpfInsn;
 
 /// A set of ways to use a device; the bits are those of `BPF_DEVCG_ACC_*`.
@@ -93,16 +94,17 @@ pub(super) struct DevicePolicy {
 
 impl DevicePolicy {
     /// Nothing is allowed but what the rules and [`DEFAULT`] say.
-    pub(super) fn new(rules: &[LinuxDeviceCgroup]) -> DevicePolicy {
+    pub(super) fn new(rules: &[LinuxDeviceCgroup]) -> Result<DevicePolicy, Error> {
         let mut policy = DevicePolicy { default_allow: false, rules: Vec::new() };
-        for rule in rules.iter().map(rule).chain(DEFAULT) {
+        for rule in rules.iter().map(rule).chain(DEFAULT.map(Ok)) {
+            let rule = rule?;
             if rule.is_everything() {
                 policy = DevicePolicy { default_allow: rule.allow, rules: Vec::new() };
             } else if rule.allow != policy.default_allow || !policy.rules.is_empty() {
                 policy.push(rule);
             }
         }
-        policy
+        Ok(policy)
     }
 
     fn push(&mut self, rule: Rule) {
@@ -114,20 +116,26 @@ impl DevicePolicy {
     }
 }
 
-fn rule(rule: &LinuxDeviceCgroup) -> Rule {
-    let number = |number: Option<i64>| number.and_then(|number| u32::try_from(number).ok());
+fn rule(rule: &LinuxDeviceCgroup) -> Result<Rule, Error> {
+    // Only what says so is a wildcard, not what is no number of a device.
+    let number = |number: Option<i64>| match number {
+        None | Some(-1) => Ok(None),
+        Some(given) => u32::try_from(given).map(Some).map_err(|_| {
+            Error::invalid("linux.resources.devices", format!("{given} is not the major or minor number of a device"))
+        }),
+    };
     let kind = match rule.typ() {
         Some(LinuxDeviceType::B) => Kind::Block,
         Some(LinuxDeviceType::C | LinuxDeviceType::U) => Kind::Char,
         _ => Kind::Any,
     };
-    Rule {
+    Ok(Rule {
         allow: rule.allow(),
         kind,
-        major: number(rule.major()),
-        minor: number(rule.minor()),
+        major: number(rule.major())?,
+        minor: number(rule.minor())?,
         access: Access::parse(rule.access().as_deref()),
-    }
+    })
 }
 
 /// The policy as a program of type `BPF_PROG_TYPE_CGROUP_DEVICE`. Its context is three words: access and kind
@@ -202,6 +210,23 @@ mod tests {
         serde_json::from_str(json).expect("test data")
     }
 
+    fn policy(json: &str) -> DevicePolicy {
+        DevicePolicy::new(&rules(json)).expect("policy")
+    }
+
+    #[test]
+    fn only_minus_one_is_a_wildcard() {
+        let major = |number: &str| {
+            let rule = format!(r#"[{{"allow":true,"type":"c","major":{number},"access":"r"}}]"#);
+            DevicePolicy::new(&rules(&rule)).ok().map(|policy| policy.rules[0].major)
+        };
+        assert_eq!(major("-1"), Some(None));
+        assert_eq!(major("7"), Some(Some(7)));
+        for bad in ["-2", "4294967296", "4294967297"] {
+            assert_eq!(major(bad), None, "{bad}");
+        }
+    }
+
     /// Runs the program as the kernel would, for one access to one device.
     fn run(program: &[BpfInsn], kind: u32, access: u32, major: u32, minor: u32) -> bool {
         let context = [access << 16 | kind, major, minor];
@@ -234,7 +259,7 @@ mod tests {
 
     #[test]
     fn default_list() {
-        let program = program(&DevicePolicy::new(&rules(r#"[{"allow":false,"access":"rwm"}]"#)));
+        let program = program(&policy(r#"[{"allow":false,"access":"rwm"}]"#));
         assert!(run(&program, CHAR, READ | WRITE, 1, 3));
         assert!(run(&program, CHAR, READ, 136, 7));
         assert!(run(&program, BLOCK, 1, 8, 0), "mknod of anything");
@@ -245,12 +270,12 @@ mod tests {
 
     #[test]
     fn partial_access_and_order() {
-        let list = rules(
+        let list = policy(
             r#"[{"allow":false},{"allow":true,"type":"b","major":8,"access":"r"},
                 {"allow":true,"type":"c","major":10,"minor":200,"access":"rwm"},
                 {"allow":false,"type":"c","major":10,"minor":200,"access":"w"}]"#,
         );
-        let program = program(&DevicePolicy::new(&list));
+        let program = program(&list);
         assert!(run(&program, BLOCK, READ, 8, 1));
         assert!(!run(&program, BLOCK, READ | WRITE, 8, 1));
         assert!(run(&program, CHAR, READ, 10, 200));
@@ -259,7 +284,7 @@ mod tests {
 
     #[test]
     fn privileged_needs_no_exceptions() {
-        let policy = DevicePolicy::new(&rules(r#"[{"allow":false},{"allow":true,"access":"rwm"}]"#));
+        let policy = policy(r#"[{"allow":false},{"allow":true,"access":"rwm"}]"#);
         assert_eq!(policy, DevicePolicy { default_allow: true, rules: Vec::new() });
         assert!(run(&program(&policy), BLOCK, READ | WRITE, 8, 0));
     }

@@ -3,6 +3,7 @@
 
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
+use super::devices::DevicePolicy;
 use crate::error::Error;
 
 /// One file to write.
@@ -17,8 +18,9 @@ fn setting(controller: &'static str, file: impl Into<String>, value: impl ToStri
     Setting { controller, file: file.into(), value: value.to_string() }
 }
 
-/// Refuses the limits that this runtime does not set.
+/// Refuses the limits that this runtime does not set, and devices that there cannot be.
 pub(crate) fn unsupported(resources: &LinuxResources) -> Result<(), Error> {
+    DevicePolicy::new(resources.devices().as_deref().unwrap_or_default())?;
     let refuse = |name: &str| Err(Error::unsupported(format!("linux.resources.{name}"), "not implemented yet"));
     if let Some(io) = resources.block_io() {
         let weights = io.weight().is_some() || io.leaf_weight().is_some() || is_given(io.weight_device().as_ref());

@@ -13,6 +13,7 @@ mod v2;
 pub(crate) use detect::Layout;
 pub(crate) use limits::unsupported;
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
-use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxMemory, LinuxResources};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Failure};
@@ -78,6 +79,13 @@ impl Entrance {
     /// The version 2 folder to clone the process into.
     pub(crate) fn unified(&self) -> Option<BorrowedFd<'_>> {
         self.unified.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Takes this folder as the version 2 one.
+    pub(crate) fn unify(&mut self, folder: &Path) -> Result<(), Failure> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        self.unified = Some(open(folder, flags, Mode::empty()).at("open cgroup", folder.display())?);
+        Ok(())
     }
 
     /// Every descriptor that this value owns: the new process drops it.
@@ -155,9 +163,11 @@ impl Cgroups {
 
     fn apply(&self, resources: &LinuxResources) -> Result<(), Error> {
         let mut unplaced = None;
+        let swap = resources.memory().as_ref().and_then(LinuxMemory::swap).filter(|swap| *swap != 0);
         for setting in limits::v1(resources) {
             match self.0.iter().find(|group| group.has(setting.controller)) {
-                Some(group) => write_setting(&group.folder, &setting, v1::current_memory_and_swap(group))?,
+                Some(group) if setting.file == v1::MEMORY => v1::set_memory(&group.folder, &setting, swap)?,
+                Some(group) => write_setting(&group.folder, &setting)?,
                 None => unplaced = unplaced.or(Some(setting)),
             }
         }
@@ -176,14 +186,14 @@ impl Cgroups {
             self.0.iter().flat_map(|group| &group.controllers).map(String::as_str).collect();
         for setting in limits::v2(resources)? {
             if !v1_controllers.contains(&setting.controller) {
-                write_setting(&unified.folder, &setting, None)?;
+                write_setting(&unified.folder, &setting)?;
             }
         }
         Ok(())
     }
 
     fn set_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<(), Error> {
-        let policy = DevicePolicy::new(rules);
+        let policy = DevicePolicy::new(rules)?;
         if let Some(group) = self.0.iter().find(|group| group.has("devices")) {
             return Ok(v1::set_devices(&group.folder, &policy)?);
         }
@@ -207,14 +217,29 @@ impl Cgroups {
                     let tasks = open(&path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
                     entrance.tasks.push((tasks.at("open", path.display())?, folder));
                 }
-                Version::V2 => {
-                    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-                    let opened = open(&folder, flags, Mode::empty()).at("open cgroup", folder.display())?;
-                    entrance.unified = Some(opened);
-                }
+                Version::V2 => entrance.unify(&folder)?,
             }
         }
         Ok(entrance)
+    }
+
+    /// The version 2 folder that a process of the container is in, which must be at or below the container's.
+    pub(crate) fn unified_group_of(&self, pid: i32) -> Result<PathBuf, Failure> {
+        let list = format!("/proc/{pid}/cgroup");
+        let text = read_file(Path::new(&list))?;
+        let path = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+        let group = self.0.iter().find(|group| group.version == Version::V2);
+        group
+            .map(|group| (group, group.mount.join(path)))
+            .filter(|(group, found)| found.starts_with(&group.folder) && !path.split('/').any(|part| part == ".."))
+            .map(|(_, found)| found)
+            .ok_or_else(|| {
+                Failure::refused(
+                    "find",
+                    "the cgroup of the container's process",
+                    format!("{list} does not name one below the container's"),
+                )
+            })
     }
 
     /// The group whose processes are the container's: any will do, since a process is in all of them.
@@ -257,6 +282,16 @@ impl Cgroups {
         }
     }
 
+    /// Lets processes that were sent SIGKILL end: frozen by version 1 they do so only when thawed.
+    pub(crate) fn thaw_the_killed(&self) -> Result<(), Failure> {
+        match self.freezer() {
+            Some(group) if group.version == Version::V1 && v1::is_frozen(&group.folder) => {
+                v1::freeze(&group.folder, false)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Sends a signal to every process.
     pub(crate) fn signal(&self, signal: i32) -> Result<(), Failure> {
         for pid in self.pids()? {
@@ -278,12 +313,16 @@ impl Cgroups {
             }
             match self.any() {
                 Some(group) if group.version == Version::V2 && v2::kill(&group.folder).is_ok() => (),
-                // New processes may be forked between the listing and the signals: repeat until none is left.
-                _ => self.signal(libc::SIGKILL)?,
-            }
-            if self.is_frozen() {
-                // A frozen process of version 1 takes its signal only when thawed.
-                let _ = self.freeze(false);
+                _ => {
+                    if let Some(group) = self.freezer().filter(|group| group.version == Version::V1) {
+                        // What forks without end would outrun the signals. Not waited for: who is not frozen
+                        // yet is met in the next round.
+                        let _ = v1::ask_to_freeze(&group.folder);
+                    }
+                    let signalled = self.signal(libc::SIGKILL);
+                    self.thaw_the_killed()?;
+                    signalled?;
+                }
             }
             if Instant::now() > deadline {
                 return Err(Failure::refused("empty cgroup", self.describe(), "processes do not die within 10 s"));
@@ -300,6 +339,19 @@ impl Cgroups {
             let removed = remove_tree(&group.folder);
             remove_empty_parents(group);
             first = first.and(removed);
+        }
+        first
+    }
+
+    /// Removes what `create` was making when it was cut off. No process was cloned into the groups yet, so one
+    /// that is in use belongs to somebody else and stays.
+    pub(crate) fn remove_unused(&self) -> Result<(), Failure> {
+        let mut first = Ok(());
+        for group in &self.0 {
+            match remove_group(&group.folder) {
+                Ok(()) | Err(Errno::ENOENT | Errno::EBUSY | Errno::ENOTEMPTY) => remove_empty_parents(group),
+                Err(errno) => first = first.and(Err(Failure::new("remove cgroup", group.folder.display(), errno))),
+            }
         }
         first
     }
@@ -325,6 +377,39 @@ fn make(group: &Group) -> Result<(), Failure> {
     }
 }
 
+/// Makes a folder on the way to a group's, or the group's own.
+fn make_one(folder: &Path, group: &Group) -> Result<(), Failure> {
+    if folder == group.folder {
+        return make_own(folder);
+    }
+    match std::fs::create_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        result => result.at("make cgroup", folder.display()),
+    }
+}
+
+/// Makes the container's own folder. What an earlier container of this path left is replaced; a group with
+/// processes or groups in it belongs to somebody else, which the kernel says when it is to be removed.
+fn make_own(folder: &Path) -> Result<(), Failure> {
+    let made = std::fs::create_dir(folder);
+    if !made.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists) {
+        return made.at("make cgroup", folder.display());
+    }
+    match remove_group(folder) {
+        Ok(()) | Err(Errno::ENOENT) => std::fs::create_dir(folder).at("make cgroup", folder.display()),
+        Err(Errno::EBUSY | Errno::ENOTEMPTY) => {
+            let note = "it has processes or groups in it already; give each container its own linux.cgroupsPath";
+            Err(Failure::refused("make cgroup", folder.display(), note))
+        }
+        Err(errno) => Err(Failure::new("replace cgroup", folder.display(), errno)),
+    }
+}
+
+/// Removes a group that has neither processes nor groups.
+fn remove_group(folder: &Path) -> Result<(), Errno> {
+    std::fs::remove_dir(folder).map_err(|error| error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw))
+}
+
 fn group(version: Version, mount: &Path, controllers: Vec<String>, relative: &Path) -> Group {
     let mut top = mount.to_path_buf();
     for component in relative {
@@ -342,17 +427,8 @@ fn no_controller(setting: &Setting) -> Error {
     Error::unsupported(format!("the limit {file}"), format!("this host has no {controller} controller"))
 }
 
-fn write_setting(folder: &Path, setting: &Setting, memory_and_swap: Option<u64>) -> Result<(), Error> {
-    let path = folder.join(&setting.file);
-    // Memory may not exceed memory and swap together: when it grows past that, the other file goes first,
-    // and is written again with its own value in its turn.
-    if let (Some(old), "memory.limit_in_bytes", Ok(new)) =
-        (memory_and_swap, setting.file.as_str(), setting.value.parse::<i64>())
-        && (new < 0 || new as u64 > old)
-    {
-        write_file(&folder.join("memory.memsw.limit_in_bytes"), "-1")?;
-    }
-    match write_file(&path, &setting.value) {
+fn write_setting(folder: &Path, setting: &Setting) -> Result<(), Error> {
+    match write_file(&folder.join(&setting.file), &setting.value) {
         Err(failure) if failure.errno == Errno::ENOENT as i32 => Err(no_controller(setting)),
         Err(failure) if failure.errno == Errno::EBUSY as i32 && setting.controller == "memory" => {
             Err(failure.note("the container uses more than that already").into())
@@ -402,12 +478,10 @@ fn remove_tree(folder: &Path) -> Result<(), Failure> {
     let deadline = Instant::now() + EMPTY_WITHIN;
     let mut pause = Duration::from_micros(200);
     loop {
-        match std::fs::remove_dir(folder).map_err(|error| error.raw_os_error().map(Errno::from_raw)) {
-            Ok(()) | Err(Some(Errno::ENOENT)) => return Ok(()),
-            Err(Some(Errno::EBUSY | Errno::ENOTEMPTY)) if Instant::now() < deadline => (),
-            Err(errno) => {
-                return Err(Failure::new("remove cgroup", folder.display(), errno.unwrap_or(Errno::UnknownErrno)));
-            }
+        match remove_group(folder) {
+            Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+            Err(Errno::EBUSY | Errno::ENOTEMPTY) if Instant::now() < deadline => (),
+            Err(errno) => return Err(Failure::new("remove cgroup", folder.display(), errno)),
         }
         for child in sub_folders(folder) {
             remove_tree(&child)?;

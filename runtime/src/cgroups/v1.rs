@@ -8,8 +8,9 @@ use oci_spec::runtime::LinuxResources;
 
 use super::detect::Hierarchy;
 use super::devices::{Access, DevicePolicy};
-use super::{Group, limits, read_file, write_file};
-use crate::error::{Context, Failure};
+use super::limits::{self, Setting};
+use super::{Group, make_one, make_own, read_file, write_file, write_setting};
+use crate::error::{Error, Failure};
 
 /// What every container takes part in: for its limits to be updated, for statistics, out-of-memory events,
 /// device control, and for finding, freezing and killing its processes.
@@ -31,38 +32,21 @@ pub(super) fn make(group: &Group) -> Result<(), Failure> {
     let cpuset = group.has("cpuset");
     if !cpuset {
         // The usual case is one missing folder; walk only when there are more.
-        match std::fs::create_dir(&group.folder).at("make cgroup", group.folder.display()) {
-            Ok(()) => return Ok(()),
-            Err(failure) if failure.errno == Errno::EEXIST as i32 => return refuse_if_used(&group.folder),
+        match make_own(&group.folder) {
             Err(failure) if failure.errno == Errno::ENOENT as i32 => (),
-            Err(failure) => return Err(failure),
+            result => return result,
         }
     }
     let relative = group.folder.strip_prefix(&group.mount).unwrap_or(Path::new(""));
     let mut folder = group.mount.clone();
     for component in relative {
         folder.push(component);
-        match std::fs::create_dir(&folder).at("make cgroup", folder.display()) {
-            Err(failure) if failure.errno != Errno::EEXIST as i32 => return Err(failure),
-            Err(_) if folder == group.folder => refuse_if_used(&folder)?,
-            _ => (),
-        }
+        make_one(&folder, group)?;
         if cpuset {
             inherit_cpuset(&folder)?;
         }
     }
     Ok(())
-}
-
-/// A group that is there already may be what an earlier container of this path left, but not in use.
-pub(super) fn refuse_if_used(folder: &Path) -> Result<(), Failure> {
-    match read_file(&folder.join("cgroup.procs"))?.lines().next() {
-        None => Ok(()),
-        Some(pid) => {
-            let note = format!("process {pid} is in there already; give each container its own linux.cgroupsPath");
-            Err(Failure::refused("make cgroup", folder.display(), note))
-        }
-    }
 }
 
 /// A new cpuset group has no processors and no memory nodes and can hold no process: take its parent's.
@@ -77,12 +61,31 @@ fn inherit_cpuset(folder: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The present limit on memory and swap together, where the kernel counts swap.
-pub(super) fn current_memory_and_swap(group: &Group) -> Option<u64> {
-    if !group.has("memory") {
-        return None;
-    }
-    read_file(&group.folder.join("memory.memsw.limit_in_bytes")).ok()?.trim().parse().ok()
+/// The files of the limits on memory, and on memory and swap together.
+pub(super) const MEMORY: &str = "memory.limit_in_bytes";
+const MEMORY_AND_SWAP: &str = "memory.memsw.limit_in_bytes";
+
+/// Sets the limit on memory. It may not exceed that on memory and swap together: when it grows past that, the
+/// other goes first. That one becomes `swap` if it is about to be set anyway; else it leaves room for as much
+/// swap as before.
+pub(super) fn set_memory(folder: &Path, setting: &Setting, swap: Option<i64>) -> Result<(), Error> {
+    let read = |file: &str| -> Option<i64> { read_file(&folder.join(file)).ok()?.trim().parse().ok() };
+    let both = folder.join(MEMORY_AND_SWAP);
+    // Where the kernel does not count swap there is no such file.
+    let raised = match (read(MEMORY_AND_SWAP), setting.value.parse::<i64>()) {
+        (Some(old), Ok(new)) if new < 0 || new > old => {
+            let room = old.saturating_sub(read(MEMORY).unwrap_or(old));
+            let with_room = if new < 0 { -1 } else { new.saturating_add(room) };
+            write_file(&both, &swap.unwrap_or(with_room).to_string())?;
+            Some(old)
+        }
+        _ => None,
+    };
+    write_setting(folder, setting).inspect_err(|_| {
+        if let Some(old) = raised {
+            let _ = write_file(&both, &old.to_string());
+        }
+    })
 }
 
 /// Sets the device list.
@@ -106,6 +109,11 @@ pub(super) fn set_devices(folder: &Path, policy: &DevicePolicy) -> Result<(), Fa
 pub(super) fn is_frozen(folder: &Path) -> bool {
     // FREEZING is on the way there and needs thawing just the same.
     read_file(&folder.join("freezer.state")).is_ok_and(|state| state.trim() != "THAWED")
+}
+
+/// Begins to freeze.
+pub(super) fn ask_to_freeze(folder: &Path) -> Result<(), Failure> {
+    write_file(&folder.join("freezer.state"), "FROZEN")
 }
 
 /// Freezes, which the kernel may have to be asked for more than once while processes fork, or thaws.

@@ -3,14 +3,13 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use oci_spec::runtime::LinuxResources;
 
 use super::detect::Layout;
 use super::devices::{self, DevicePolicy};
-use super::{Group, limits, read_file, write_file};
+use super::{Group, limits, make_one, read_file, write_file};
 use crate::error::{Context, Failure};
 use crate::sys;
 
@@ -39,11 +38,7 @@ pub(super) fn make(group: &Group) -> Result<(), Failure> {
     for component in relative {
         enable_controllers(&folder)?;
         folder.push(component);
-        match std::fs::create_dir(&folder).at("make cgroup", folder.display()) {
-            Err(failure) if failure.errno != Errno::EEXIST as i32 => return Err(failure),
-            Err(_) if folder == group.folder => super::v1::refuse_if_used(&folder)?,
-            _ => (),
-        }
+        make_one(&folder, group)?;
     }
     Ok(())
 }
@@ -133,7 +128,7 @@ mod tests {
                         {"allow":false,"type":"c","major":10,"minor":200,"access":"w"}]"#;
         let rules: Vec<_> = serde_json::from_str(rules).expect("test data");
         for _ in 0..2 {
-            set_devices(&folder.0, &DevicePolicy::new(&rules)).expect("set devices");
+            set_devices(&folder.0, &DevicePolicy::new(&rules).expect("policy")).expect("set devices");
         }
         let group = std::fs::File::open(&folder.0).expect("open cgroup");
         assert_eq!(sys::device_programs(&group).expect("programs").len(), 1, "the old program is replaced");

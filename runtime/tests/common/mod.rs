@@ -101,6 +101,12 @@ impl Container {
         Ran { code: status.code(), stdout: String::new(), stderr }
     }
 
+    /// Creates and starts the container.
+    pub(crate) fn run_detached(&self) -> Ran {
+        self.create().ok();
+        self.start()
+    }
+
     pub(crate) fn start(&self) -> Ran {
         self.call(&["start", &self.id])
     }
