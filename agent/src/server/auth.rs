@@ -1,6 +1,7 @@
 //! Who asks, and may they?
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,8 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::Api;
 use kube::api::PostParams;
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::context::Context;
@@ -16,13 +19,18 @@ use crate::sync::lock;
 
 const ALLOWED_FOR: Duration = Duration::from_mins(5);
 const DENIED_FOR: Duration = Duration::from_secs(30);
+const TOKEN_FOR: Duration = Duration::from_mins(2);
 const REMEMBERED: usize = 1024;
+/// How many questions of callers the API server gets at a time.
+const QUESTIONS: usize = 8;
 
 /// An authenticated user.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
     pub(super) user: String,
+    pub(super) uid: Option<String>,
     pub(super) groups: Vec<String>,
+    pub(super) extra: BTreeMap<String, Vec<String>>,
 }
 
 impl Identity {
@@ -32,27 +40,74 @@ impl Identity {
         let subject = certificate.subject();
         let user = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
         let groups = subject.iter_organization().filter_map(|o| o.as_str().ok());
-        Some(Self { user, groups: groups.map(str::to_owned).collect() })
+        Some(Self { user, groups: groups.map(str::to_owned).collect(), ..Self::default() })
     }
 }
 
-/// Decisions of the API server, kept for a while.
-#[derive(Debug, Default)]
-pub(super) struct Cache(Mutex<HashMap<Question, (bool, Instant)>>);
+/// Answers, each until its time.
+#[derive(Debug)]
+struct Answers<Q, A>(Mutex<HashMap<Q, (A, Instant)>>);
+
+impl<Q: Eq + Hash, A: Clone> Answers<Q, A> {
+    fn get(&self, question: &Q) -> Option<A> {
+        let answers = lock(&self.0);
+        answers.get(question).filter(|(_, until)| Instant::now() < *until).map(|(answer, _)| answer.clone())
+    }
+
+    fn put(&self, question: Q, answer: A, life: Duration) {
+        let mut answers = lock(&self.0);
+        if answers.len() >= REMEMBERED {
+            answers.clear();
+        }
+        answers.insert(question, (answer, Instant::now() + life));
+    }
+}
+
+/// What the API server said about callers, kept for a while.
+#[derive(Debug)]
+pub(super) struct Cache {
+    decisions: Answers<Question, bool>,
+    /// By the token's digest.
+    tokens: Answers<[u8; 32], Option<Identity>>,
+    questions: Semaphore,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            decisions: Answers(Mutex::default()),
+            tokens: Answers(Mutex::default()),
+            questions: Semaphore::new(QUESTIONS),
+        }
+    }
+}
 
 /// Who, verb, subresource.
 type Question = (Identity, String, String);
 
 /// The user of a bearer token, as the API server says.
-pub(super) async fn by_token(ctx: &Context, headers: &HeaderMap) -> Option<Identity> {
+pub(super) async fn by_token(ctx: &Context, cache: &Cache, headers: &HeaderMap) -> Option<Identity> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let token = value.strip_prefix("Bearer ")?.trim().to_owned();
+    let digest = Sha256::digest(token.as_bytes()).into();
+    if let Some(known) = cache.tokens.get(&digest) {
+        return known;
+    }
     let review = TokenReview { spec: TokenReviewSpec { token, audiences: None }, ..TokenReview::default() };
     let api: Api<TokenReview> = Api::all(ctx.api()?.clone());
+    let _turn = cache.questions.acquire().await.ok()?;
     let answer = api.create(&PostParams::default(), &review).await;
     let status = answer.inspect_err(|error| tracing::warn!(%error, "TokenReview")).ok()?.status?;
-    let user = status.user.filter(|_| status.authenticated == Some(true))?;
-    Some(Identity { user: user.username?, groups: user.groups.unwrap_or_default() })
+    let identity = status.user.filter(|_| status.authenticated == Some(true)).and_then(|user| {
+        Some(Identity {
+            user: user.username?,
+            uid: user.uid,
+            groups: user.groups.unwrap_or_default(),
+            extra: user.extra.unwrap_or_default(),
+        })
+    });
+    cache.tokens.put(digest, identity.clone(), TOKEN_FOR);
+    identity
 }
 
 /// The verb of a method.
@@ -96,16 +151,16 @@ pub(super) async fn allowed(ctx: &Context, cache: &Cache, who: &Identity, verb: 
 
 async fn review(ctx: &Context, cache: &Cache, who: &Identity, verb: &str, resource: &str) -> bool {
     let key = (who.clone(), verb.to_owned(), resource.to_owned());
-    if let Some((allowed, until)) = lock(&cache.0).get(&key)
-        && Instant::now() < *until
-    {
-        return *allowed;
+    if let Some(allowed) = cache.decisions.get(&key) {
+        return allowed;
     }
     let Some(client) = ctx.api() else { return false };
     let review = SubjectAccessReview {
         spec: SubjectAccessReviewSpec {
             user: Some(who.user.clone()),
+            uid: who.uid.clone(),
             groups: Some(who.groups.clone()),
+            extra: Some(who.extra.clone()).filter(|e| !e.is_empty()),
             resource_attributes: Some(ResourceAttributes {
                 verb: Some(verb.to_owned()),
                 version: Some("v1".to_owned()),
@@ -119,6 +174,7 @@ async fn review(ctx: &Context, cache: &Cache, who: &Identity, verb: &str, resour
         ..SubjectAccessReview::default()
     };
     let api: Api<SubjectAccessReview> = Api::all(client.clone());
+    let Ok(_turn) = cache.questions.acquire().await else { return false };
     let answer = match api.create(&PostParams::default(), &review).await {
         Ok(answer) => answer,
         Err(error) => {
@@ -127,18 +183,25 @@ async fn review(ctx: &Context, cache: &Cache, who: &Identity, verb: &str, resour
         }
     };
     let allowed = answer.status.is_some_and(|s| s.allowed);
-    let until = Instant::now() + if allowed { ALLOWED_FOR } else { DENIED_FOR };
-    let mut decisions = lock(&cache.0);
-    if decisions.len() >= REMEMBERED {
-        decisions.clear();
-    }
-    decisions.insert(key, (allowed, until));
+    cache.decisions.put(key, allowed, if allowed { ALLOWED_FOR } else { DENIED_FOR });
     allowed
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_have_their_time_and_their_number() {
+        let answers = Answers(Mutex::default());
+        answers.put(0, "old", Duration::ZERO);
+        answers.put(1, "new", Duration::from_mins(1));
+        assert_eq!((answers.get(&0), answers.get(&1), answers.get(&2)), (None, Some("new"), None));
+        for question in 0..5000 {
+            answers.put(question, "x", Duration::from_mins(1));
+        }
+        assert!(lock(&answers.0).len() <= REMEMBERED);
+    }
 
     #[test]
     fn paths_have_their_subresources() {

@@ -57,7 +57,7 @@ pub(super) async fn handle(
     if !open {
         let identity = match certificate {
             Some(identity) => Some(identity),
-            None => auth::by_token(&state.ctx, request.headers()).await,
+            None => auth::by_token(&state.ctx, &state.auth, request.headers()).await,
         };
         let Some(who) = identity else {
             return text(StatusCode::UNAUTHORIZED, "Unauthorized");
