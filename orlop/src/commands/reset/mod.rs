@@ -1,7 +1,8 @@
 //! `orlop reset`: end every pod and remove what was made for this node.
 //!
-//! It goes on after an error and tells all of them at the end; run again, it does what is left. It never deletes
-//! across a mount point, so a volume that will not unmount keeps its data.
+//! It goes on after an error and tells all of them at the end; run again, it does what is left. While a pod is left,
+//! so is everything that its removal needs. It never deletes across a mount point, so a volume that will not
+//! unmount keeps its data.
 
 mod cgroups;
 mod files;
@@ -10,7 +11,7 @@ mod pods;
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 
 use crate::config::Config;
 
@@ -33,7 +34,9 @@ pub(crate) async fn run(config: Config, args: Args) -> Result<ExitCode> {
     // The network goes last but for the files: a pod's interface hangs on the bridge.
     if config.state.exists() {
         match pods::remove_all(&config).await {
-            Ok(more) => errors.extend(more),
+            Ok(left) if left.is_empty() => {}
+            // Their records, networks and sockets are the only way to them.
+            Ok(left) => return give_up(&left),
             // With a daemon at work, what follows would pull the ground from under it.
             Err(error) => return Err(error),
         }
@@ -44,15 +47,15 @@ pub(crate) async fn run(config: Config, args: Args) -> Result<ExitCode> {
     }
     errors.extend(cgroups::remove(&config.node.cgroup_root));
     for folder in [&config.run, &config.state] {
-        errors.extend(files::unmount_below(folder));
-        errors.extend(files::remove_tree(folder).err());
+        errors.extend(files::remove(folder).err());
     }
     errors.extend(files::remove_if_empty(&config.node.log_dir).err());
-    for error in &errors {
+    if errors.is_empty() { Ok(ExitCode::SUCCESS) } else { give_up(&errors) }
+}
+
+fn give_up(errors: &[Error]) -> Result<ExitCode> {
+    for error in errors {
         eprintln!("orlop: {error:#}");
-    }
-    if errors.is_empty() {
-        return Ok(ExitCode::SUCCESS);
     }
     bail!("{} things are left; mend what the lines above name, and run `orlop reset --yes` again", errors.len())
 }

@@ -1,13 +1,13 @@
 //! Every sandbox is stopped and removed by the CRI daemon itself, over its socket.
 
 use anyhow::{Context, Error, Result};
+use orlop_agent::tree;
 use orlop_proto::v1::runtime_service_client::RuntimeServiceClient;
 use orlop_proto::v1::{
     ListPodSandboxRequest, PodSandbox, PodSandboxMetadata, RemovePodSandboxRequest, StopPodSandboxRequest,
 };
 use tonic::transport::Channel;
 
-use super::files;
 use crate::commands::socket;
 use crate::config::Config;
 
@@ -34,7 +34,7 @@ async fn remove(runtime: &mut RuntimeServiceClient<Channel>, config: &Config, sa
     runtime.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: id.clone() }).await?;
     runtime.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: id.clone() }).await?;
     if let Some(PodSandboxMetadata { name, uid, namespace, .. }) = &sandbox.metadata {
-        files::remove_tree(&config.node.log_dir.join(format!("{namespace}_{name}_{uid}")))?;
+        tree::remove_tree(&config.node.log_dir.join(format!("{namespace}_{name}_{uid}")))?;
     }
     Ok(())
 }
