@@ -6,7 +6,8 @@ use tracing_subscriber::EnvFilter;
 
 /// Starts logging by `filter` (the syntax of tracing's `EnvFilter`).
 pub(crate) fn start(filter: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter)?;
+    // The client's own errors come back to its callers, who tell them. A filter that names it has the last word.
+    let filter = EnvFilter::try_new(format!("kube_client=off,{filter}"))?;
     let logs =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     // The journal has the time already.

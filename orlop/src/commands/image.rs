@@ -38,7 +38,7 @@ enum Command {
     Import {
         /// A tar file, perhaps compressed, that the daemon can read
         archive: PathBuf,
-        /// Keep the images when the node cleans up unused ones
+        /// Mark the images as not to be removed by what cleans up unused ones (orlop itself removes none)
         #[arg(long)]
         pin: bool,
     },

@@ -13,6 +13,7 @@ mod up;
 use std::future::Future;
 use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::CommandFactory;
@@ -21,6 +22,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::{Cli, Command};
 use crate::config::Config;
 use crate::logging;
+
+/// How long a daemon's end waits for file work.
+const SHUTDOWN: Duration = Duration::from_secs(10);
 
 /// Runs the command that was typed.
 pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
@@ -58,8 +62,10 @@ fn daemon(work: impl Future<Output = Result<()>>) -> Result<ExitCode> {
         .enable_all()
         .build()
         .context("start the asynchronous runtime")?;
-    runtime.block_on(work)?;
-    Ok(ExitCode::SUCCESS)
+    let done = runtime.block_on(work);
+    // A thread may hang in the kernel, on a network file system that is gone.
+    runtime.shutdown_timeout(SHUTDOWN);
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn block_on(work: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
