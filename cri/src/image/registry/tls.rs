@@ -1,5 +1,6 @@
 //! TLS to registries: the host's certificate authorities, or the Mozilla ones built in when the host has none.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,6 +21,31 @@ const AUTHORITIES: [&str; 4] = [
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
+
+/// A file as it is now: where it is, its number, size and time of change. None if it is not there.
+pub(super) type Stamp = (PathBuf, Option<(u64, u64, i64, i64)>);
+
+/// The files that a configuration is read from: when one is replaced, it is to be read again.
+pub(super) fn stamps(settings: &TlsSettings) -> Vec<Stamp> {
+    let identity = settings.client.first().into_iter().flat_map(|(cert, key)| [Some(cert), key.as_ref()]);
+    let own = settings.ca.iter().chain(identity.flatten()).cloned();
+    let stamped = |path: PathBuf| {
+        let now = stamp(&path);
+        (path, now)
+    };
+    own.chain(authorities()).map(stamped).collect()
+}
+
+fn stamp(path: &Path) -> Option<(u64, u64, i64, i64)> {
+    let file = std::fs::metadata(path).ok()?;
+    Some((file.ino(), file.len(), file.ctime(), file.ctime_nsec()))
+}
+
+/// The host's certificate authorities, where there are any.
+fn authorities() -> Option<PathBuf> {
+    let own = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    own.into_iter().chain(AUTHORITIES.iter().map(PathBuf::from)).find(|path| path.is_file())
+}
 
 /// The TLS configuration for an endpoint.
 pub(super) fn config(endpoint: &Endpoint) -> Result<ClientConfig, Error> {
@@ -46,9 +72,7 @@ pub(super) fn config(endpoint: &Endpoint) -> Result<ClientConfig, Error> {
 
 fn roots(settings: &TlsSettings) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    let own = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-    let system = own.into_iter().chain(AUTHORITIES.iter().map(PathBuf::from)).find(|path| path.is_file());
-    if let Some(path) = system {
+    if let Some(path) = authorities() {
         roots.add_parsable_certificates(certificates(&path)?);
     }
     for path in &settings.ca {

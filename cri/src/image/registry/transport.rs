@@ -28,7 +28,8 @@ type Pool = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 /// The connections of a store to all registries.
 pub(crate) struct Transport {
     limits: Limits,
-    pools: Mutex<HashMap<TlsSettings, Pool>>,
+    /// Each with the files that it was made from.
+    pools: Mutex<HashMap<TlsSettings, (Vec<tls::Stamp>, Pool)>>,
 }
 
 impl std::fmt::Debug for Transport {
@@ -116,8 +117,9 @@ impl Transport {
         } else {
             TlsSettings { skip_verify: plain, ..TlsSettings::default() }
         };
+        let stamps = tls::stamps(&key);
         let mut pools = self.pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(pool) = pools.get(&key) {
+        if let Some((_, pool)) = pools.get(&key).filter(|(made_from, _)| *made_from == stamps) {
             return Ok(pool.clone());
         }
         let mut http = HttpConnector::new();
@@ -128,7 +130,7 @@ impl Transport {
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().wrap_connector(http);
         let pool = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
-        pools.insert(key, pool.clone());
+        pools.insert(key, (stamps, pool.clone()));
         Ok(pool)
     }
 }

@@ -161,7 +161,7 @@ fn layers(layout: &Layout) -> Result<HashMap<ChainId, Usage>, Error> {
             Ok(file) if layout.layer_root(&chain).is_dir() => drop(found.insert(chain, file.usage())),
             _ => {
                 tracing::warn!(layer = %chain, "an unpacked layer is damaged and dropped");
-                let target = layout.trash().join(format!("damaged-{}", chain.hex()));
+                let target = layout.trash().join(format!("damaged-{}-{:016x}", chain.hex(), rand::random::<u64>()));
                 std::fs::rename(&path, &target).map_err(Error::io("discard", &path))?;
             }
         }
