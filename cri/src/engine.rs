@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::cgroups::Cgroups;
 use crate::config::Config;
 use crate::error::{Context, Error, Kind, Result};
+use crate::foreign::Foreign;
 use crate::host::Host;
 use crate::image::ImageStore;
 use crate::joining::Joining;
@@ -25,7 +26,7 @@ use crate::trash::TrashBin;
 
 /// Events that a slow reader of GetContainerEvents may lag behind before it loses some.
 const EVENTS: usize = 1024;
-/// For steps that touch paths of others (host paths may be on a dead file server).
+/// For steps that touch files.
 const STORAGE_DEADLINE: Duration = Duration::from_mins(1);
 
 /// The daemon behind its server.
@@ -44,6 +45,8 @@ pub(crate) struct Engine {
     pub(crate) streaming: OnceLock<StreamingServer>,
     /// RunPodSandbox and CreateContainer in flight, by what they were asked to make.
     pub(crate) making: Joining<String>,
+    /// Work on paths that are not the daemon's.
+    pub(crate) foreign: Foreign,
     /// Who waits for the end of an exec.
     execs: Mutex<HashMap<(String, String), oneshot::Sender<ExitStatus>>>,
     /// Work that outlives its request.
@@ -77,6 +80,7 @@ impl Engine {
             events: broadcast::Sender::new(EVENTS),
             streaming: OnceLock::new(),
             making: Joining::default(),
+            foreign: Foreign::default(),
             execs: Mutex::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

@@ -20,6 +20,8 @@ mod daemon;
 mod engine;
 mod error;
 mod events;
+mod external;
+mod foreign;
 mod host;
 mod io;
 mod joining;

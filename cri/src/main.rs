@@ -82,7 +82,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::parse();
     let filter = std::mem::take(&mut arguments.log);
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match serve(arguments) {
+    match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("orlop-cri: {error:#}");
@@ -92,7 +92,14 @@ fn main() -> ExitCode {
 }
 
 /// One thread: a call costs less than half of what it does with several, and what blocks has threads of its own.
-#[tokio::main(flavor = "current_thread")]
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(serve(arguments));
+    // Threads that wait for dead storage are not waited for.
+    runtime.shutdown_background();
+    outcome
+}
+
 async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let config = arguments.into_config()?;
     let mut terminate = signal(SignalKind::terminate())?;

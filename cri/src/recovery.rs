@@ -76,6 +76,11 @@ async fn take_over(engine: &Shared, sandbox: &Arc<Sandbox>, this_boot: bool) {
 }
 
 async fn try_take_over(engine: &Shared, sandbox: &Arc<Sandbox>, this_boot: bool) -> Result<()> {
+    let _operation = sandbox.operation.write().await;
+    if !engine.store.sandboxes.has(sandbox) {
+        // Removed, between two attempts.
+        return Ok(());
+    }
     match connect(engine, sandbox, this_boot).await? {
         Some((shim, listed)) => {
             sandbox.set_shim(Some(shim));
@@ -86,12 +91,9 @@ async fn try_take_over(engine: &Shared, sandbox: &Arc<Sandbox>, this_boot: bool)
         None => gone(engine, sandbox).await,
     }
     match sandbox.state() {
-        SandboxState::Creating => {
-            let _operation = sandbox.operation.write().await;
-            sandbox::undo(engine, sandbox).await
-        }
+        SandboxState::Creating => sandbox::undo(engine, sandbox).await,
         // Its stop was cut off.
-        SandboxState::NotReady if sandbox.shim().is_some() => sandbox::stop(engine, &sandbox.id).await,
+        SandboxState::NotReady if sandbox.shim().is_some() => sandbox::stop_locked(engine, sandbox).await,
         SandboxState::Ready | SandboxState::NotReady => Ok(()),
     }
 }
@@ -123,7 +125,7 @@ async fn reconcile(engine: &Shared, sandbox: &Arc<Sandbox>, listed: Vec<Containe
     let mut known: HashMap<String, ContainerInfo> = listed.into_iter().map(|info| (info.id.clone(), info)).collect();
     for container in engine.store.containers_of(&sandbox.id) {
         let info = known.remove(&container.id);
-        if let Err(error) = reconcile_one(engine, sandbox, &container, info).await {
+        if let Err(error) = reconcile_one(engine, &container, info).await {
             tracing::warn!(container = %container.id, "{}", error.chain());
         }
     }
@@ -131,21 +133,19 @@ async fn reconcile(engine: &Shared, sandbox: &Arc<Sandbox>, listed: Vec<Containe
     for id in known.into_keys() {
         tracing::warn!(container = %id, "a container without a record is removed");
         let Some(shim) = sandbox.shim() else { return };
-        drop(shim.kill(&id, libc::SIGKILL, true).await);
-        if let Err(error) = shim.delete(&id).await {
-            tracing::warn!(container = %id, %error, "it was not removed");
+        if let Err(error) = container::kill_and_delete(&shim, &id).await {
+            tracing::warn!(container = %id, "it was not removed: {}", error.chain());
         }
     }
 }
 
-async fn reconcile_one(
-    engine: &Shared,
-    sandbox: &Arc<Sandbox>,
-    container: &Arc<Container>,
-    info: Option<ContainerInfo>,
-) -> Result<()> {
+async fn reconcile_one(engine: &Shared, container: &Arc<Container>, info: Option<ContainerInfo>) -> Result<()> {
     match (container.state(), info) {
-        (ContainerState::Creating, _) => container::undo(engine, sandbox, container).await,
+        (ContainerState::Creating, _) => container::remove_in_sandbox(engine, container).await,
+        // The daemon that noted so was killed before it had killed the container.
+        (ContainerState::Exited(_), Some(info)) if info.state != shim::ContainerState::Ended => {
+            container::kill_processes(engine, container).await
+        }
         (ContainerState::Exited(_), _) => Ok(()),
         (_, None) => container::lost(engine, container).await,
         (_, Some(info)) => {
@@ -169,14 +169,16 @@ async fn gone(engine: &Shared, sandbox: &Arc<Sandbox>) {
     }
     for container in engine.store.containers_of(&sandbox.id) {
         let outcome = match container.state() {
-            ContainerState::Creating => container::undo(engine, sandbox, &container).await,
+            ContainerState::Creating => container::remove_in_sandbox(engine, &container).await,
             _ => container::lost(engine, &container).await,
         };
         if let Err(error) = outcome {
             tracing::warn!(container = %container.id, "{}", error.chain());
         }
     }
-    let mut errors = vec![sandbox::unpin(&engine.config.pod_dir(&sandbox.id))];
+    let pod = engine.config.pod_dir(&sandbox.id);
+    let unpinned = Engine::blocking(|| format!("unpin sandbox {}", sandbox.id), move || sandbox::unpin(&pod)).await;
+    let mut errors = vec![unpinned];
     if sandbox.state() == SandboxState::NotReady {
         errors.push(engine.store.save_sandbox(sandbox));
     }

@@ -70,7 +70,7 @@ impl Shim {
     pub(crate) fn exec_ended(&mut self, pid: i32, ended: Ended) -> bool {
         for container in &mut self.containers {
             let oom_kills = container.oom_kills();
-            let running = container.execs.iter_mut().find(|exec| exec.pid == pid && exec.exit.is_none());
+            let running = container.execs.iter_mut().find(|exec| exec.leader.pid == pid && exec.exit.is_none());
             let Some(exec) = running else { continue };
             let oom = ended.signal == Some(libc::SIGKILL) && oom_kills > exec.oom_kills;
             let status = ExitStatus { code: ended.code, signal: ended.signal, oom, at: clock::now() };

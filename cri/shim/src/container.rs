@@ -10,6 +10,7 @@ use std::time::Instant;
 use orlop_shim::protocol::{ContainerInfo, ContainerState, EXIT_FILE, ExecInfo, ExitStatus};
 
 use crate::external::External;
+use crate::family::Leader;
 use crate::oom::OomWatch;
 use crate::outputs::Outputs;
 use crate::stdio::Stdin;
@@ -31,6 +32,8 @@ pub(crate) enum Phase {
         until: Instant,
     },
     Ended(ExitStatus),
+    /// Another OCI runtime failed to create it, and is to delete what it has made so far.
+    Broken,
 }
 
 #[derive(Debug)]
@@ -44,6 +47,8 @@ pub(crate) struct Container {
     pub(crate) phase: Phase,
     /// 0 while it is not known.
     pub(crate) pid: i32,
+    /// Of another OCI runtime: /proc/PID/cgroup of its first process.
+    pub(crate) cgroup: String,
     pub(crate) created_at: i64,
     pub(crate) started_at: Option<i64>,
     pub(crate) stdin: Stdin,
@@ -58,7 +63,7 @@ pub(crate) struct Container {
 #[derive(Debug)]
 pub(crate) struct Exec {
     pub(crate) id: String,
-    pub(crate) pid: i32,
+    pub(crate) leader: Leader,
     /// The pty's master, for its size.
     pub(crate) terminal: Option<OwnedFd>,
     /// The container's count of OOM kills when this began.
@@ -67,9 +72,14 @@ pub(crate) struct Exec {
 }
 
 impl Container {
-    /// Its first process has ended.
+    /// Its first process has ended, or is none of which anything is expected.
     pub(crate) fn is_over(&self) -> bool {
-        matches!(self.phase, Phase::Draining { .. } | Phase::Ended(_))
+        matches!(self.phase, Phase::Draining { .. }) || self.is_deletable()
+    }
+
+    /// Nothing but to delete it is left to do.
+    pub(crate) fn is_deletable(&self) -> bool {
+        matches!(self.phase, Phase::Ended(_) | Phase::Broken)
     }
 
     pub(crate) fn exit(&self) -> Option<ExitStatus> {
@@ -105,9 +115,9 @@ impl Container {
             Phase::Created => ContainerState::Created,
             Phase::Running | Phase::Draining { .. } => ContainerState::Running,
             Phase::Paused => ContainerState::Paused,
-            Phase::Ended(_) => ContainerState::Ended,
+            Phase::Ended(_) | Phase::Broken => ContainerState::Ended,
         };
-        let exec = |exec: &Exec| ExecInfo { exec_id: exec.id.clone(), pid: exec.pid, exit: exec.exit };
+        let exec = |exec: &Exec| ExecInfo { exec_id: exec.id.clone(), pid: exec.leader.pid, exit: exec.exit };
         ContainerInfo {
             id: self.id.clone(),
             pid: self.pid,

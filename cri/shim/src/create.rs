@@ -22,6 +22,13 @@ impl Shim {
         if self.containers.iter().any(|container| container.id == create.id) {
             return Err(failure(FailureKind::AlreadyExists, format!("container {} exists in this pod", create.id)));
         }
+        // One that has not been reaped keeps its number, by which config.json names its namespace.
+        if let Some(target) = &create.target
+            && self.container(target)?.is_over()
+        {
+            let message = format!("container {target}, whose PID namespace is wanted, has ended");
+            return Err(failure(FailureKind::WrongState, message));
+        }
         let log = create.log_path.as_deref().map(open_log).transpose()?;
         let serial = self.serial();
         let container = Container {
@@ -35,6 +42,7 @@ impl Shim {
                 .map(|program| External::new(program, &self.init.runtime_root, &create.bundle)),
             phase: Phase::Created,
             pid: 0,
+            cgroup: String::new(),
             created_at: clock::now(),
             started_at: None,
             stdin: Stdin::Closed,

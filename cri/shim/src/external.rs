@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use oci_spec::runtime::{LinuxResources, Process};
 use orlop_shim::packet;
-use orlop_shim::protocol::{Create, Failure, FailureKind, Rootfs};
+use orlop_shim::protocol::{Create, Failure, FailureKind, Rootfs, SEARCH_PATH, state_root};
 use serde::Deserialize;
 
 use crate::container::{Container, Phase};
@@ -22,13 +22,10 @@ use crate::shim::Shim;
 use crate::stdio::{Inner, pipes};
 use crate::sys::{self, Ended};
 
-/// For the runtime's hooks; the shim itself has no environment.
-const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The operation's log, in the bundle.
 const LOG: &str = "runtime.log";
 
-/// A runtime program, the root of its state (beside the built-in one's, named after the program), and the
-/// bundle of the container that it is for.
+/// A runtime program, the root of its state, and the bundle of the container that it is for.
 #[derive(Debug, Clone)]
 pub(crate) struct External {
     program: PathBuf,
@@ -38,10 +35,8 @@ pub(crate) struct External {
 
 impl External {
     pub(crate) fn new(program: &Path, runtime_root: &Path, bundle: &Path) -> External {
-        let mut root = runtime_root.as_os_str().to_owned();
-        root.push(".");
-        root.push(program.file_name().unwrap_or_default());
-        External { program: program.to_owned(), root: root.into(), bundle: bundle.to_owned() }
+        let root = state_root(runtime_root, program);
+        External { program: program.to_owned(), root, bundle: bundle.to_owned() }
     }
 
     /// Where the program's messages go.
@@ -167,7 +162,9 @@ impl Shim {
             Some(console)
         };
         command.arg(id);
-        self.begin_job(asker, id, command, Work::Exec { exec_id, pid_file, console, process_file })
+        let files = [process_file, pid_file];
+        let work = Work::Exec { exec_id, files: files.clone(), console };
+        self.begin_job(asker, id, command, work).inspect_err(|_| remove_files(&files))
     }
 
     fn console(&self, serial: u32) -> Result<Console, Failure> {
@@ -186,10 +183,16 @@ fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), Failure>
     opened.and_then(|mut file| file.write_all(&text)).step(step)
 }
 
+/// Those that are not there are fine; one that cannot be removed goes with the bundle.
+pub(crate) fn remove_files(paths: &[PathBuf]) {
+    for path in paths {
+        drop(fs::remove_file(path));
+    }
+}
+
 /// The process id that a runtime has left in a file.
 pub(crate) fn pid_from(path: &Path) -> Result<i32, Failure> {
     let text = fs::read_to_string(path).step(format_args!("read {}", path.display()))?;
-    drop(fs::remove_file(path));
     text.trim().parse().map_err(|_| failure(FailureKind::Runtime, format!("the runtime wrote no pid but {text:?}")))
 }
 

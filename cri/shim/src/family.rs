@@ -17,17 +17,33 @@ use crate::sys;
 /// Rounds of looking for what was started while the last one was killed.
 const ROUNDS: usize = 16;
 
+/// Who begins a family: a number that is used again once nobody of the family is left, so its start belongs to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Leader {
+    pub(crate) pid: i32,
+    /// None of one that had been reaped before it could be looked at.
+    start: Option<u64>,
+}
+
+impl Leader {
+    pub(crate) fn of(proc: &Proc, pid: i32) -> Leader {
+        Leader { pid, start: kin(proc, pid).map(|kin| kin.start) }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Kin {
     pid: i32,
     parent: i32,
     session: i32,
+    /// Clock ticks since the host came up.
+    start: u64,
 }
 
 /// Signals `leader` and its family, of whom all are among `candidates()`.
 pub(crate) fn signal(
     proc: &Proc,
-    leader: i32,
+    leader: Leader,
     signal: i32,
     candidates: impl Fn() -> Result<Vec<i32>, Failure>,
 ) -> Result<(), Failure> {
@@ -46,7 +62,7 @@ pub(crate) fn signal(
 fn send(proc: &Proc, to: Kin, signal: i32) -> Result<(), Failure> {
     let sent = sys::open_pidfd(to.pid).and_then(|pidfd| {
         // Asked again with the handle held: the number may have become somebody else's before.
-        let same = kin(proc, to.pid).is_some_and(|now| now.session == to.session);
+        let same = kin(proc, to.pid).is_some_and(|now| (now.session, now.start) == (to.session, to.start));
         if same { sys::signal_by_pidfd(pidfd.as_fd(), signal) } else { Ok(()) }
     });
     match sent {
@@ -64,12 +80,17 @@ fn parse(pid: i32, stat: &str) -> Option<Kin> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(1);
     let parent = fields.next()?.parse().ok()?;
     let session = fields.nth(1)?.parse().ok()?;
-    Some(Kin { pid, parent, session })
+    let start = fields.nth(15)?.parse().ok()?;
+    Some(Kin { pid, parent, session, start })
 }
 
-/// The leader, its session, and the descendants of all these.
-fn family(leader: i32, all: &[Kin]) -> Vec<Kin> {
-    let mut found: Vec<Kin> = all.iter().copied().filter(|kin| kin.pid == leader || kin.session == leader).collect();
+/// The leader, its session, and the descendants of all these; nobody when its number is another's by now.
+fn family(leader: Leader, all: &[Kin]) -> Vec<Kin> {
+    if all.iter().any(|kin| kin.pid == leader.pid && Some(kin.start) != leader.start) {
+        return Vec::new();
+    }
+    let is_first = |kin: &Kin| kin.pid == leader.pid || kin.session == leader.pid;
+    let mut found: Vec<Kin> = all.iter().copied().filter(is_first).collect();
     loop {
         let has = |pid| found.iter().any(|known| known.pid == pid);
         let children: Vec<Kin> = all.iter().copied().filter(|kin| has(kin.parent) && !has(kin.pid)).collect();
@@ -86,8 +107,8 @@ mod tests {
 
     #[test]
     fn stat_with_a_hostile_name() {
-        let stat = "12 (a) S 99 (b) R 7 12 5 0 -1 4194560";
-        assert_eq!(parse(12, stat), Some(Kin { pid: 12, parent: 7, session: 5 }));
+        let stat = "12 (a) S 99 (b) R 7 12 5 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 8 9";
+        assert_eq!(parse(12, stat), Some(Kin { pid: 12, parent: 7, session: 5, start: 4711 }));
         assert_eq!(parse(12, "12 (a"), None);
     }
 
@@ -98,7 +119,8 @@ mod tests {
 
     #[test]
     fn the_family_is_session_and_descendants() {
-        let kin = |(pid, parent, session)| Kin { pid, parent, session };
+        let kin = |(pid, parent, session)| Kin { pid, parent, session, start: 100 };
+        let leader = |start| Leader { pid: 20, start };
         let all: Vec<Kin> = [
             (10, 1, 10), // the container's first
             (20, 1, 20), // the leader
@@ -111,8 +133,11 @@ mod tests {
         ]
         .map(kin)
         .to_vec();
-        assert_eq!(pids(family(20, &all)), [20, 21, 22, 23, 24]);
+        assert_eq!(pids(family(leader(Some(100)), &all)), [20, 21, 22, 23, 24]);
+        for another in [Some(99), None] {
+            assert!(family(leader(another), &all).is_empty());
+        }
         let without_leader: Vec<Kin> = all.iter().copied().filter(|kin| kin.pid != 20).collect();
-        assert_eq!(pids(family(20, &without_leader)), [21, 22, 23, 24]);
+        assert_eq!(pids(family(leader(Some(100)), &without_leader)), [21, 22, 23, 24]);
     }
 }

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use orlop_shim::protocol::{Answer, Failure, FailureKind};
 
 use crate::container::{Container, Exec, Phase};
-use crate::external::{Console, External, failure_of, pid_from};
+use crate::external::{Console, External, failure_of, pid_from, remove_files};
 use crate::failure::{Step, failure};
+use crate::family::Leader;
 use crate::journal::note;
 use crate::requests::{Handled, Outcome, Reply};
 use crate::shim::Shim;
@@ -35,9 +36,9 @@ pub(crate) enum Work {
     LastDelete,
     Exec {
         exec_id: String,
-        pid_file: PathBuf,
+        /// The process, and its number when it has one.
+        files: [PathBuf; 2],
         console: Option<Console>,
-        process_file: PathBuf,
     },
     /// Nothing more.
     Simple,
@@ -157,11 +158,14 @@ impl Shim {
         match work {
             Work::Create { pid_file, stdio } => {
                 let mut container = self.containers.remove(index);
-                // Half-made and of no use: the runtime is told to remove it by Delete, which asks nobody else.
-                worked?;
-                self.created(&mut container, &pid_file, stdio)?;
+                let created = worked.and_then(|()| self.created(&mut container, &pid_file, stdio));
+                remove_files(&[pid_file]);
+                if created.is_err() {
+                    container.phase = Phase::Broken;
+                }
                 let (pid, answer) = (container.pid, Answer::Created { pid: container.pid });
                 self.containers.push(container);
+                created?;
                 if let Some(ended) = self.jobs.take_stray(pid) {
                     self.container_ended(self.containers.len() - 1, ended);
                 }
@@ -189,13 +193,14 @@ impl Shim {
                 self.containers.remove(index);
                 Ok(Answer::Done.into())
             }
-            Work::Exec { exec_id, pid_file, console, process_file } => {
-                drop(std::fs::remove_file(process_file));
-                worked?;
+            Work::Exec { exec_id, files, console } => {
+                let pid = worked.and_then(|()| pid_from(&files[1]));
+                remove_files(&files);
+                let (pid, master) = (pid?, terminal(console)?);
+                let leader = Leader::of(&self.proc, pid);
                 let container = &mut self.containers[index];
-                let (pid, master) = (pid_from(&pid_file)?, terminal(console)?);
                 let oom_kills = container.oom_kills();
-                container.execs.push(Exec { id: exec_id, pid, terminal: None, oom_kills, exit: None });
+                container.execs.push(Exec { id: exec_id, leader, terminal: None, oom_kills, exit: None });
                 let reply = container.give_terminal(pid, master)?;
                 if let Some(ended) = self.jobs.take_stray(pid) {
                     self.exec_ended(pid, ended);
@@ -213,6 +218,7 @@ impl Shim {
         stdio: CreateStdio,
     ) -> Result<(), Failure> {
         container.pid = pid_from(pid_file)?;
+        container.cgroup = self.proc.read(&format!("{}/cgroup", container.pid)).unwrap_or_default();
         container.phase = Phase::Created;
         match stdio {
             CreateStdio::Pipes(outer) => self.adopt_pipes(container, outer)?,

@@ -7,7 +7,7 @@
 //! has a default. See docs/ARCHITECTURE.md, "The shim protocol".
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxResources, Process};
 use serde::{Deserialize, Serialize};
@@ -29,8 +29,19 @@ pub const SOCKET: &str = "shim.sock";
 pub const LOG: &str = "shim.log";
 /// The folder of the pinned namespaces, in the pod's folder.
 pub const NAMESPACES: &str = "ns";
+/// Where another OCI runtime, which has no environment of its own here, looks for programs.
+pub const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The file in a bundle that holds the [`ExitStatus`] of its container once that ended.
 pub const EXIT_FILE: &str = "exit.json";
+
+/// Where another OCI runtime keeps its state: beside that of the built-in one, named after the program.
+#[must_use]
+pub fn state_root(runtime_root: &Path, program: &Path) -> PathBuf {
+    let mut root = runtime_root.as_os_str().to_owned();
+    root.push(".");
+    root.push(program.file_name().unwrap_or_default());
+    root.into()
+}
 
 /// What a daemon asks of a shim.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -121,6 +132,9 @@ pub struct Create {
     pub bundle: PathBuf,
     #[serde(default)]
     pub rootfs: Rootfs,
+    /// A container of this pod whose PID namespace `config.json` names by its first process: it must not have ended.
+    #[serde(default)]
+    pub target: Option<String>,
     /// The program of another OCI runtime with runc's command line; none for the built-in one.
     #[serde(default)]
     pub oci_runtime: Option<PathBuf>,
@@ -224,6 +238,7 @@ pub struct ContainerInfo {
 /// Where a container is in its life.
 ///
 /// `Creating` (only seen with another OCI runtime) -> `Created` -> `Running` -> `Ended`, and `Created` -> `Ended`.
+/// One that another OCI runtime failed to create is `Ended`, without an exit, until it is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ContainerState {
     Creating,

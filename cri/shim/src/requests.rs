@@ -124,7 +124,7 @@ impl Shim {
                 Err(error) => Err(runtime_failure(&error)),
             };
         };
-        if !matches!(container.phase, Phase::Ended(_)) {
+        if !container.is_deletable() {
             return Err(failure(FailureKind::WrongState, format!("container {id} has not ended; kill it first")));
         }
         if let Some(external) = container.external.clone() {

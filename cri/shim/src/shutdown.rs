@@ -85,11 +85,11 @@ impl Shim {
             let container = &self.containers[index];
             let id = container.id.clone();
             match (&container.phase, container.external.clone()) {
-                (Phase::Ended(_), None) => {
+                (Phase::Ended(_) | Phase::Broken, None) => {
                     self.runtime.delete(&id, true).map_err(|error| runtime_failure(&error))?;
                     self.containers.remove(index);
                 }
-                (Phase::Ended(_), Some(external)) if !self.jobs.concern(container.serial) => {
+                (Phase::Ended(_) | Phase::Broken, Some(external)) if !self.jobs.concern(container.serial) => {
                     self.begin_job(asker, &id, external.command(&["delete", "--force"], &id), Work::LastDelete)?;
                 }
                 // It was being created when the shutdown began.

@@ -231,3 +231,31 @@ fn a_shared_pid_namespace_reaps_and_ends_with_the_shim() {
     eventually("the shim is gone", || !alive(shim));
     pod.clean_up_after_dead_shim(&[bundle.id()]);
 }
+
+/// What a program had made when it failed is deleted by it, too.
+#[test]
+fn another_runtimes_half_made_container_can_be_deleted() {
+    let runc = Path::new("/usr/sbin/runc");
+    if common::cannot_run(Some(runc)) {
+        return;
+    }
+    let pod = Pod::new(OWN);
+    let program = pod.path("fails");
+    fs::write(&program, "#!/bin/sh\n/usr/sbin/runc \"$@\"\ncase \"$*\" in *' create '*) exit 1;; esac\n").unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let bundle = Bundle::new(&pod, "a", "sleep 1000", Some(&program));
+    let id = || bundle.id().to_owned();
+    assert_eq!(pod.refused(&Request::Create(bundle.create.clone())).kind, FailureKind::Runtime);
+    let state = orlop_shim::protocol::state_root(&pod.runtime_root, &program).join(bundle.id());
+    assert!(state.exists());
+    pod.done(&Request::Kill { id: id(), signal: libc::SIGKILL, all: true });
+    pod.done(&Request::Delete { id: id() });
+    assert!(!state.exists());
+    assert_eq!(pod.container(bundle.id()), None);
+    // Or with the pod.
+    assert_eq!(pod.refused(&Request::Create(bundle.create.clone())).kind, FailureKind::Runtime);
+    assert!(state.exists());
+    let state_is_gone = || !state.exists();
+    drop(pod);
+    assert!(state_is_gone());
+}

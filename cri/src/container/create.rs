@@ -46,7 +46,7 @@ async fn create_once(engine: &Shared, sandbox: &Arc<Sandbox>, config: v1::Contai
     engine.store.containers.insert(Arc::clone(&container));
     match make(engine, sandbox, &container, built, images.layers).await {
         Ok(()) => Ok(container.id.clone()),
-        Err(error) => Err(error.and_cleanup(undo(engine, sandbox, &container).await)),
+        Err(error) => Err(error.and_cleanup(remove_in_sandbox(engine, &container).await)),
     }
 }
 
@@ -122,43 +122,53 @@ async fn plan(
 ) -> Result<(ContainerRecord, Built, Images)> {
     let stop_signal = spec::stop_signal(&config, images.image.config.process.stop_signal.as_deref())?;
     let log_path = log_path(&sandbox.config.log_directory, &config.log_path)?;
-    let target_pid = target_pid(engine, &config)?;
+    let target_pid = target(engine, sandbox, &config)?.and_then(|target| target.pid());
+    let name = config.metadata.as_ref().map(|metadata| metadata.name.as_str()).unwrap_or_default();
+    let key = format!("{}/{name}", sandbox.id);
+    let foreign = engine.foreign.clone();
     let (engine, sandbox) = (Arc::clone(engine), Arc::clone(sandbox));
-    Engine::blocking(
-        || "make the OCI spec".to_owned(),
-        move || {
-            let built = spec::build(&Inputs {
-                id: &id,
-                config: &config,
-                sandbox: &sandbox,
-                pod_dir: &engine.config.pod_dir(&sandbox.id),
-                image: &images.image.config.process,
-                layers: &images.layers,
-                volumes: &images.volumes,
-                target_pid,
-                host: &engine.host,
-            })?;
-            let record = ContainerRecord {
-                cgroup: sandbox.cgroup.join(&id),
-                id,
-                sandbox: sandbox.id.clone(),
-                image: images.image.id.to_string(),
-                image_ref: images.image.repo_digests.first().cloned().unwrap_or_else(|| images.image.id.to_string()),
-                created_at: now(),
-                state: ContainerState::Creating,
-                log_path,
-                stop_signal,
-                uid: built.user.uid,
-                gid: built.user.gid,
-                groups: built.user.groups.clone(),
-                volume_images: images.volume_ids.clone(),
-                resources: config.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default(),
-                config,
-            };
-            Ok((record, built, images))
-        },
-    )
-    .await
+    foreign
+        .run(
+            key,
+            || "make the OCI spec".to_owned(),
+            move || {
+                let built = spec::build(&Inputs {
+                    id: &id,
+                    config: &config,
+                    sandbox: &sandbox,
+                    pod_dir: &engine.config.pod_dir(&sandbox.id),
+                    image: &images.image.config.process,
+                    layers: &images.layers,
+                    volumes: &images.volumes,
+                    target_pid,
+                    host: &engine.host,
+                })?;
+                let record = ContainerRecord {
+                    cgroup: sandbox.cgroup.join(&id),
+                    id,
+                    sandbox: sandbox.id.clone(),
+                    image: images.image.id.to_string(),
+                    image_ref: images
+                        .image
+                        .repo_digests
+                        .first()
+                        .cloned()
+                        .unwrap_or_else(|| images.image.id.to_string()),
+                    created_at: now(),
+                    state: ContainerState::Creating,
+                    log_path,
+                    stop_signal,
+                    uid: built.user.uid,
+                    gid: built.user.gid,
+                    groups: built.user.groups.clone(),
+                    volume_images: images.volume_ids.clone(),
+                    resources: config.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default(),
+                    config,
+                };
+                Ok((record, built, images))
+            },
+        )
+        .await
 }
 
 /// Below the sandbox's log folder, never out of it. No path, or no folder, means no log.
@@ -172,13 +182,19 @@ fn log_path(folder: &str, path: &str) -> Result<Option<PathBuf>> {
     Ok(Some(Path::new(folder).join(path)))
 }
 
-fn target_pid(engine: &Engine, config: &v1::ContainerConfig) -> Result<Option<i32>> {
+/// The container whose PID namespace is to be joined: one of the same pod that runs.
+fn target(engine: &Engine, sandbox: &Sandbox, config: &v1::ContainerConfig) -> Result<Option<Arc<Container>>> {
     let security = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
     let options = security.and_then(|security| security.namespace_options.as_ref());
-    match options.filter(|options| options.pid() == v1::NamespaceMode::Target) {
-        Some(options) => Ok(engine.store.containers.find(&options.target_id)?.pid()),
-        None => Ok(None),
+    let Some(options) = options.filter(|options| options.pid() == v1::NamespaceMode::Target) else { return Ok(None) };
+    let target = engine.store.containers.find(&options.target_id)?;
+    if target.sandbox != sandbox.id {
+        return Err(Error::invalid(format!("target_id: container {} is not of sandbox {}", target.id, sandbox.id)));
     }
+    if !target.is_running() {
+        return Err(Error::precondition(format!("target_id: container {} does not run", target.id)));
+    }
+    Ok(Some(target))
 }
 
 async fn make(
@@ -194,11 +210,13 @@ async fn make(
         std::fs::create_dir_all(folder).step(|| format!("make the log folder {}", folder.display()))?;
     }
     let config = container.config();
+    let target = target(engine, sandbox, config)?.map(|target| target.id.clone());
     let pid = shim
         .create(Create {
             id: container.id.clone(),
             bundle: engine.config.bundle(&container.sandbox, &container.id),
             rootfs,
+            target,
             oci_runtime: engine.config.oci_runtime(&sandbox.runtime_handler).map(Path::to_owned),
             stdin: config.stdin,
             stdin_once: config.stdin_once,
@@ -211,11 +229,6 @@ async fn make(
     engine.store.save_container(container)?;
     events::send(engine, container, v1::ContainerEventType::ContainerCreatedEvent);
     Ok(())
-}
-
-/// Takes a half-made container away.
-pub(crate) async fn undo(engine: &Shared, sandbox: &Arc<Sandbox>, container: &Arc<Container>) -> Result<()> {
-    remove_in_sandbox(engine, sandbox, container).await
 }
 
 #[cfg(test)]

@@ -43,15 +43,15 @@ fn exit_of(status: ExitStatus) -> Exit {
 }
 
 /// The shim of a container is gone: its end is what the shim wrote, else unknown. What still runs is killed,
-/// since nobody holds its streams or would see its end.
+/// since nobody holds its streams or would see its end; what cannot be killed has not ended.
 pub(crate) async fn lost(engine: &Shared, container: &Arc<Container>) -> Result<()> {
     if matches!(container.state(), ContainerState::Exited(_)) {
         return Ok(());
     }
-    let outcome = delete_from_runtime(engine, container).await;
+    delete_from_runtime(engine, container).await?;
     let exit = written(engine, container).map_or_else(unknown, exit_of);
     end(engine, container, exit);
-    outcome
+    Ok(())
 }
 
 /// What the shim wrote into the bundle.

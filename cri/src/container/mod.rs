@@ -10,13 +10,13 @@ mod start;
 mod stop;
 mod update;
 
-pub(crate) use create::{create, undo};
+pub(crate) use create::create;
 pub(crate) use exec::{Exec, ExecIo, copy_output, exec_sync};
 pub(crate) use exit::{ended, lost};
 pub(crate) use logs::reopen_log;
-pub(crate) use remove::{remove, remove_in_sandbox};
+pub(crate) use remove::{kill_and_delete, remove, remove_in_sandbox};
 pub(crate) use start::start;
-pub(crate) use stop::{kill, stop};
+pub(crate) use stop::{kill, kill_processes, stop};
 pub(crate) use update::update;
 
 use std::sync::Arc;
@@ -31,10 +31,14 @@ pub(crate) fn sandbox_of(engine: &Engine, container: &Container) -> Result<Arc<S
     engine.store.sandboxes.find(&container.sandbox)
 }
 
+/// The shim of a container, if there is one.
+fn living_shim(engine: &Engine, container: &Container) -> Option<ShimClient> {
+    sandbox_of(engine, container).ok()?.shim()
+}
+
 /// The shim of a container; a container without one has ended.
 pub(crate) fn shim_of(engine: &Engine, container: &Container) -> Result<ShimClient> {
-    sandbox_of(engine, container)?
-        .shim()
+    living_shim(engine, container)
         .ok_or_else(|| Error::precondition(format!("sandbox {} is not ready: its shim has ended", container.sandbox)))
 }
 

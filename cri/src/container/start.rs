@@ -9,6 +9,7 @@ use crate::engine::{Shared, now};
 use crate::error::{Error, Result};
 use crate::events;
 use crate::store::{Container, ContainerState, Exit};
+use crate::watching;
 
 /// What containerd tells the kubelet of a program that could not be executed.
 const START_ERROR_CODE: i32 = 128;
@@ -31,14 +32,20 @@ pub(crate) async fn start(engine: &Shared, id: &str) -> Result<()> {
         }
         Err(error) => {
             let error = refused(format!("start container {}", container.id), error);
-            failed(engine, &container, &error).await;
+            if let Err(error) = failed(engine, &container, &error).await {
+                // Then it is no more than created, and what lives of it is killed when it is removed.
+                container.set_state(ContainerState::Created { pid });
+                watching::watch(engine, &sandbox);
+                tracing::warn!(container = %container.id, "after a failed start: {}", error.chain());
+            }
             Err(error)
         }
     }
 }
 
-/// The container ends without having run, and says why.
-async fn failed(engine: &Shared, container: &Arc<Container>, error: &Error) {
+/// The container ends without having run, and says why. It is told so here before its end is, and on disk when
+/// nothing of it lives.
+async fn failed(engine: &Shared, container: &Arc<Container>, error: &Error) -> Result<()> {
     let exit = Exit {
         started_at: 0,
         finished_at: now(),
@@ -47,9 +54,10 @@ async fn failed(engine: &Shared, container: &Arc<Container>, error: &Error) {
         message: error.chain(),
     };
     container.set_state(ContainerState::Exited(exit));
-    let steps = [engine.store.save_container(container), stop::kill_processes(engine, container).await];
-    for error in steps.into_iter().filter_map(Result::err) {
-        tracing::warn!(container = %container.id, "after a failed start: {}", error.chain());
+    stop::kill_processes(engine, container).await?;
+    if let Err(error) = engine.store.save_container(container) {
+        tracing::warn!(container = %container.id, "{}", error.chain());
     }
     events::send(engine, container, v1::ContainerEventType::ContainerStoppedEvent);
+    Ok(())
 }

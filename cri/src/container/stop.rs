@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::libc;
 
-use super::{exit, refused, sandbox_of, shim_of};
+use super::{exit, living_shim, refused};
 use crate::engine::Shared;
 use crate::error::{Error, Kind, Result};
 use crate::store::Container;
@@ -20,10 +20,12 @@ pub(crate) async fn stop(engine: &Shared, id: &str, grace: Duration) -> Result<(
     if container.is_exited() {
         return Ok(());
     }
-    if container.is_running() && !grace.is_zero() {
+    if container.is_running()
+        && !grace.is_zero()
+        && let Some(shim) = living_shim(engine, &container)
+    {
         let signal = container.fixed().stop_signal;
-        shim_of(engine, &container)?
-            .kill(&container.id, signal, false)
+        shim.kill(&container.id, signal, false)
             .await
             .map_err(|error| refused(format!("send signal {signal} to container {}", container.id), error))?;
         if engine.told(tokio::time::timeout(grace, container.exited())).await?.is_ok() {
@@ -48,8 +50,8 @@ pub(crate) async fn kill(engine: &Shared, container: &Arc<Container>) -> Result<
 }
 
 /// A shim that is gone cannot be asked; then the container is dealt with as lost.
-pub(super) async fn kill_processes(engine: &Shared, container: &Arc<Container>) -> Result<()> {
-    let Some(shim) = sandbox_of(engine, container)?.shim() else { return exit::lost(engine, container).await };
+pub(crate) async fn kill_processes(engine: &Shared, container: &Arc<Container>) -> Result<()> {
+    let Some(shim) = living_shim(engine, container) else { return exit::lost(engine, container).await };
     match shim.kill(&container.id, libc::SIGKILL, true).await {
         Err(error) if error.is_gone() => exit::lost(engine, container).await,
         Err(error) if !error.is_not_found() => Err(refused(format!("kill container {}", container.id), error)),

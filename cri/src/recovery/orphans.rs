@@ -12,8 +12,8 @@ use orlop_runtime::Runtime;
 
 use crate::engine::{Engine, Shared};
 use crate::error::{Context, Result};
-use crate::sandbox;
 use crate::shim::ShimClient;
+use crate::{container, external, sandbox};
 
 /// For a shim to end everything below it.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -25,6 +25,15 @@ pub(super) async fn remove(engine: &Shared) {
             report("pod folder", &id, pod(engine, &id).await);
         }
     }
+    // The record of their sandbox was torn: it is not in the table, and nobody will ask for them by it.
+    for container in engine.store.containers.list() {
+        if container::sandbox_of(engine, &container).is_err() {
+            report("container", &container.id, container::remove(engine, &container.id).await);
+        }
+    }
+    for id in external::ids(&engine.config).into_iter().filter(|id| engine.store.containers.find(id).is_err()) {
+        report("state of another OCI runtime", &id, external::delete(&engine.config, &id).await);
+    }
     let found = Arc::clone(engine);
     let rest = tokio::task::spawn_blocking(move || without_shims(&found));
     if let Err(error) = rest.await {
@@ -34,8 +43,8 @@ pub(super) async fn remove(engine: &Shared) {
 
 fn report(what: &str, id: &str, outcome: Result<()>) {
     match outcome {
-        Ok(()) => tracing::info!(id, "removed a {what} that had no record"),
-        Err(error) => tracing::warn!(id, "a {what} without a record was not removed: {}", error.chain()),
+        Ok(()) => tracing::info!(id, "removed: {what} without a record"),
+        Err(error) => tracing::warn!(id, "not removed: {what} without a record: {}", error.chain()),
     }
 }
 

@@ -5,20 +5,23 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use orlop_proto::v1;
+use orlop_shim::pins::PodFolder;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::store::Sandbox;
 
-/// Where the shim pins the pod's namespaces, in its folder.
-const PINS: [&str; 4] = ["ns/net", "ns/ipc", "ns/uts", "ns/pid"];
-/// The usual size of /dev/shm, that of Docker and containerd.
-const SHM_OPTIONS: &str = "mode=1777,size=67108864";
-/// No resolv.conf or hosts file of a host is longer; one that is gets cut.
+/// Of the tmpfs that holds the files and the shared memory: the usual size of /dev/shm, that of Docker and containerd.
+const FILES_OPTIONS: &str = "mode=700,size=67108864";
+/// No resolv.conf of a host is longer; one that is gets cut.
 const HOST_FILE_LIMIT: u64 = 1 << 20;
+/// How long a shim that has ended or was killed may still have its folder locked, and how often that is looked at.
+const SHIM_EXIT: Duration = Duration::from_secs(1);
+const SHIM_EXIT_PAUSE: Duration = Duration::from_millis(1);
 
 /// Where the shared memory of a pod is mounted.
 pub(crate) fn shm_of(pod: &Path) -> PathBuf {
@@ -27,17 +30,22 @@ pub(crate) fn shm_of(pod: &Path) -> PathBuf {
 
 /// Makes the folder of a pod, all but /etc/hosts of it.
 pub(super) fn make(pod: &Path, sandbox: &Sandbox) -> Result<()> {
-    for folder in [pod.to_owned(), pod.join("c"), pod.join("files")] {
+    let files = pod.join("files");
+    for folder in [pod, &pod.join("c"), &files] {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(&folder)
+            .create(folder)
             .step(|| format!("make the folder {}", folder.display()))?;
     }
+    mount_files(&files)?;
     write(pod, "hostname", &format!("{}\n", sandbox.hostname()))?;
     write(pod, "resolv.conf", &resolv_conf(sandbox.config.dns_config.as_ref()))?;
     if sandbox.namespace_options().ipc() != v1::NamespaceMode::Node {
-        mount_shm(&shm_of(pod))?;
+        let shm = shm_of(pod);
+        fs::create_dir(&shm)
+            .and_then(|()| fs::set_permissions(&shm, fs::Permissions::from_mode(0o1777)))
+            .step(|| format!("make the folder {}", shm.display()))?;
     }
     let logs = &sandbox.config.log_directory;
     if !logs.is_empty() {
@@ -52,9 +60,7 @@ pub(super) fn make(pod: &Path, sandbox: &Sandbox) -> Result<()> {
 
 /// Writes /etc/hosts, for pods whose client mounts none of its own.
 pub(super) fn write_hosts(pod: &Path, sandbox: &Sandbox) -> Result<()> {
-    let text =
-        if sandbox.host_network() { host_file("/etc/hosts") } else { hosts(&sandbox.hostname(), &sandbox.addresses()) };
-    write(pod, "hosts", &text)
+    write(pod, "hosts", &hosts(&sandbox.hostname(), &sandbox.addresses()))
 }
 
 fn write(pod: &Path, name: &str, content: &str) -> Result<()> {
@@ -64,11 +70,10 @@ fn write(pod: &Path, name: &str, content: &str) -> Result<()> {
         .step(|| format!("write {}", path.display()))
 }
 
-/// A tmpfs, so that a pod cannot fill the host's.
-fn mount_shm(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).step(|| format!("make the folder {}", path.display()))?;
+/// A tmpfs, so that a pod, which may write to its files, cannot fill the host's.
+fn mount_files(path: &Path) -> Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("shm"), path, Some("tmpfs"), flags, Some(SHM_OPTIONS))
+    mount(Some("pod"), path, Some("tmpfs"), flags, Some(FILES_OPTIONS))
         .step(|| format!("mount a tmpfs at {}", path.display()))
 }
 
@@ -98,16 +103,46 @@ fn host_file(path: &str) -> String {
     }
 }
 
-/// Lets go of the namespaces that the shim pinned.
+/// Lets go of the namespaces that a shim which is gone had pinned. Blocks.
 pub(crate) fn unpin(pod: &Path) -> Result<()> {
-    Error::gather(PINS.iter().filter_map(|name| unmount(&pod.join(name)).err()).collect())
+    lock(pod)?.map_or(Ok(()), |folder| clear(&folder))
 }
 
-/// Removes the folder of a pod: mounts below it first, those of its shim too. Already gone is success. Never
-/// goes into what is still mounted.
+/// Refuses while the pod's shim lives, though nobody may have reached it. Blocks.
+pub(crate) fn shim_is_gone(pod: &Path) -> Result<()> {
+    lock(pod).map(drop)
+}
+
+/// The folder of a pod without a shim; none when it is gone, too.
+fn lock(pod: &Path) -> Result<Option<PodFolder>> {
+    let deadline = Instant::now() + SHIM_EXIT;
+    loop {
+        return match PodFolder::lock(pod) {
+            Ok(folder) => Ok(Some(folder)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                std::thread::sleep(SHIM_EXIT_PAUSE);
+                continue;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Error::new(
+                Kind::Unavailable,
+                format!("the shim of {} lives and does not answer; try again when it does", pod.display()),
+            )),
+            Err(error) => Err(error).step(|| format!("lock {}", pod.display())),
+        };
+    }
+}
+
+fn clear(folder: &PodFolder) -> Result<()> {
+    folder.clear().step(|| format!("let go of the namespaces of {}", folder.path().display()))
+}
+
+/// Removes the folder of a pod whose shim is gone: mounts below it first, those of its shim too. Already gone is
+/// success. Never goes into what is still mounted. Blocks.
 pub(crate) fn dispose(pod: &Path) -> Result<()> {
-    unpin(pod)?;
-    unmount(&shm_of(pod))?;
+    let Some(folder) = lock(pod)? else { return Ok(()) };
+    clear(&folder)?;
+    unmount(&pod.join("files"))?;
     match fs::remove_dir_all(pod) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).step(|| format!("remove {}", pod.display()))

@@ -28,7 +28,7 @@ async fn remove_locked(engine: &Shared, sandbox: &Arc<Sandbox>) -> Result<()> {
         errors.extend(stop_locked(engine, sandbox).await.err());
     }
     for container in engine.store.containers_of(&sandbox.id) {
-        errors.extend(container::remove_in_sandbox(engine, sandbox, &container).await.err());
+        errors.extend(container::remove_in_sandbox(engine, &container).await.err());
     }
     Error::gather(errors)?;
     let pod = engine.config.pod_dir(&sandbox.id);
@@ -36,5 +36,5 @@ async fn remove_locked(engine: &Shared, sandbox: &Arc<Sandbox>) -> Result<()> {
     if sandbox.own_cgroup {
         engine.cgroups.remove(&sandbox.cgroup)?;
     }
-    engine.store.forget_sandbox(&sandbox.id)
+    engine.store.forget_sandbox(sandbox)
 }

@@ -93,7 +93,10 @@ async fn make(engine: &Shared, sandbox: &Arc<Sandbox>, plan: &Plan) -> Result<()
         let addresses = engine.network.add(sandbox, &pod.join("ns/net")).await?;
         sandbox.network_is_up(addresses);
     }
-    files::write_hosts(&pod, sandbox)?;
+    // A pod on the node's network sees the node's.
+    if !sandbox.host_network() {
+        files::write_hosts(&pod, sandbox)?;
+    }
     sandbox.set_state(SandboxState::Ready);
     engine.store.save_sandbox(sandbox)?;
     watching::watch(engine, sandbox);

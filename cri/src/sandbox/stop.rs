@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::files;
 use crate::container;
-use crate::engine::Shared;
+use crate::engine::{Engine, Shared};
 use crate::error::{Context, Error, Result};
 use crate::store::{Sandbox, SandboxState};
 use crate::watching;
@@ -18,16 +18,22 @@ pub(crate) async fn stop(engine: &Shared, id: &str) -> Result<()> {
 
 /// The same, for one who holds the sandbox's lock. Goes on after errors; what failed is tried again by the next
 /// call, and by RemovePodSandbox.
-pub(super) async fn stop_locked(engine: &Shared, sandbox: &Arc<Sandbox>) -> Result<()> {
+pub(crate) async fn stop_locked(engine: &Shared, sandbox: &Arc<Sandbox>) -> Result<()> {
+    let shim = sandbox.shim();
+    let pod = engine.config.pod_dir(&sandbox.id);
+    if shim.is_none() {
+        let step = || format!("see that sandbox {} has no shim", sandbox.id);
+        let pod = pod.clone();
+        Engine::blocking(step, move || files::shim_is_gone(&pod)).await?;
+    }
     let mut errors = Vec::new();
     for container in engine.store.containers_of(&sandbox.id) {
         if container.is_alive() {
             errors.extend(container::kill(engine, &container).await.err());
         }
     }
-    let shim = sandbox.shim();
     if sandbox.has_network() {
-        let netns = engine.config.pod_dir(&sandbox.id).join("ns/net");
+        let netns = pod.join("ns/net");
         let netns = netns.exists().then_some(netns);
         match engine.network.del(sandbox, netns).await {
             Ok(()) => sandbox.network_is_gone(),
@@ -43,8 +49,8 @@ pub(super) async fn stop_locked(engine: &Shared, sandbox: &Arc<Sandbox>) -> Resu
                 watching::watch(engine, sandbox);
             }
         }
-        reap_later(engine);
     }
+    reap_later(engine);
     sandbox.set_state(SandboxState::NotReady);
     errors.extend(engine.store.save_sandbox(sandbox).err());
     Error::gather(errors)
@@ -74,7 +80,8 @@ pub(crate) async fn lost(engine: &Shared, sandbox: &Arc<Sandbox>) {
         }
     }
     // The pinned namespaces hold the pod's network; nobody else will close them.
-    let unpinned = files::unpin(&engine.config.pod_dir(&sandbox.id));
+    let pod = engine.config.pod_dir(&sandbox.id);
+    let unpinned = Engine::blocking(|| format!("unpin sandbox {}", sandbox.id), move || files::unpin(&pod)).await;
     let errors = [unpinned, engine.store.save_sandbox(sandbox)];
     for error in errors.into_iter().filter_map(Result::err) {
         tracing::warn!(sandbox = %sandbox.id, "{}", error.chain());

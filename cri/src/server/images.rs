@@ -8,7 +8,7 @@ use orlop_proto::v1;
 use super::list::chunks;
 use super::services::Messages;
 use crate::engine::{Engine, Shared, now};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::image::{self, Credentials, Image, Reference};
 use crate::stats;
 
@@ -134,12 +134,12 @@ pub(super) async fn remove(engine: Shared, request: v1::RemoveImageRequest) -> R
 pub(super) async fn fs_info(engine: Shared, _: v1::ImageFsInfoRequest) -> Result<v1::ImageFsInfoResponse> {
     let images = engine.images.usage();
     let uppers = engine.config.uppers();
-    let containers = Engine::blocking(|| format!("add up {}", uppers.display()), {
-        let uppers = uppers.clone();
-        move || Ok(stats::usage_of(&uppers))
-    })
-    .await
-    .step(|| "add up the writable layers".to_owned())?;
+    let layers = Engine::blocking(|| "add up the writable layers".to_owned(), {
+        let engine = Arc::clone(&engine);
+        move || Ok(engine.store.containers.list().iter().map(|each| stats::writable_layer(&engine, each)).collect())
+    });
+    let layers: Vec<stats::DiskUsage> = layers.await?;
+    let (bytes, inodes) = layers.iter().fold((0, 0), |sum, each| (sum.0 + each.bytes, sum.1 + each.inodes));
     let usage = |folder: &std::path::Path, bytes: u64, inodes: u64| v1::FilesystemUsage {
         timestamp: now(),
         fs_id: Some(v1::FilesystemIdentifier { mountpoint: folder.to_string_lossy().into_owned() }),
@@ -148,6 +148,6 @@ pub(super) async fn fs_info(engine: Shared, _: v1::ImageFsInfoRequest) -> Result
     };
     Ok(v1::ImageFsInfoResponse {
         image_filesystems: vec![usage(&engine.config.images(), images.bytes, images.inodes)],
-        container_filesystems: vec![usage(&uppers, containers.bytes, containers.inodes)],
+        container_filesystems: vec![usage(&uppers, bytes, inodes)],
     })
 }

@@ -2,17 +2,21 @@
 
 use orlop_proto::v1;
 
-use super::{files, usage_of};
+use super::{DiskUsage, files};
 use crate::engine::{Engine, now};
 use crate::store::Container;
+
+/// What the writable layer of a container takes. Blocks.
+pub(crate) fn writable_layer(engine: &Engine, container: &Container) -> DiskUsage {
+    container.disk.usage(&engine.config.upper(&container.id).join("upper"))
+}
 
 /// What a container uses now. Blocks: the writable layer is walked.
 pub(crate) fn container(engine: &Engine, container: &Container) -> v1::ContainerStats {
     let at = now();
     let cgroup = &container.fixed().cgroup;
     let alive = container.is_running();
-    let upper = engine.config.upper(&container.id).join("upper");
-    let disk = usage_of(&upper);
+    let disk = writable_layer(engine, container);
     v1::ContainerStats {
         attributes: Some(v1::ContainerAttributes {
             id: container.id.clone(),

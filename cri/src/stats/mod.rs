@@ -1,4 +1,4 @@
-//! What containers and pods use, read from cgroup files when asked; nothing is polled.
+//! What containers and pods use, read when asked: cgroup files, and writable layers by walking them.
 
 mod container;
 mod disk;
@@ -6,7 +6,7 @@ mod files;
 mod pod;
 mod rate;
 
-pub(crate) use container::container;
-pub(crate) use disk::usage_of;
+pub(crate) use container::{container, writable_layer};
+pub(crate) use disk::{Disk, DiskUsage};
 pub(crate) use pod::pod;
 pub(crate) use rate::Rate;

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::table::Identified;
 use crate::image::ImageLease;
-use crate::stats::Rate;
+use crate::stats::{Disk, Rate};
 
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,8 +89,10 @@ pub(crate) struct Container {
     pub(crate) operation: tokio::sync::Mutex<()>,
     /// The last reading of its CPU time.
     pub(crate) cpu: Rate,
-    /// Held while the record is written.
-    saving: Mutex<()>,
+    /// The last measure of its writable layer.
+    pub(crate) disk: Disk,
+    /// Held while the record is written or removed; whether it has been removed.
+    saving: Mutex<bool>,
     state: watch::Sender<ContainerState>,
     resources: Mutex<v1::LinuxContainerResources>,
     /// Keeps the layers of the images while the container is there.
@@ -104,7 +106,8 @@ impl Container {
             sandbox: record.sandbox.clone(),
             operation: tokio::sync::Mutex::new(()),
             cpu: Rate::default(),
-            saving: Mutex::new(()),
+            disk: Disk::default(),
+            saving: Mutex::new(false),
             state: watch::Sender::new(record.state.clone()),
             resources: Mutex::new(record.resources.clone()),
             leases: Mutex::new(Vec::new()),
@@ -112,8 +115,9 @@ impl Container {
         }
     }
 
-    /// Two writers of one record would race for the name of its temporary file.
-    pub(super) fn saving(&self) -> MutexGuard<'_, ()> {
+    /// Two writers of one record would race for the name of its temporary file, and one that comes late would bring
+    /// a removed record back: true when it has been removed.
+    pub(super) fn saving(&self) -> MutexGuard<'_, bool> {
         lock(&self.saving)
     }
 

@@ -40,29 +40,39 @@ impl Store {
         })
     }
 
-    /// Writes what `sandbox` is now.
+    /// Writes what `sandbox` is now, unless it was forgotten.
     pub(crate) fn save_sandbox(&self, sandbox: &Sandbox) -> Result<()> {
-        let _saving = sandbox.saving();
+        let forgotten = sandbox.saving();
+        if *forgotten {
+            return Ok(());
+        }
         self.sandbox_records.save(&sandbox.id, &sandbox.record())
     }
 
-    /// Writes what `container` is now.
+    /// Writes what `container` is now, unless it was forgotten.
     pub(crate) fn save_container(&self, container: &Container) -> Result<()> {
-        let _saving = container.saving();
+        let forgotten = container.saving();
+        if *forgotten {
+            return Ok(());
+        }
         self.container_records.save(&container.id, &container.record())
     }
 
     /// Forgets a sandbox, on disk first.
-    pub(crate) fn forget_sandbox(&self, id: &str) -> Result<()> {
-        self.sandbox_records.remove(id)?;
-        self.sandboxes.remove(id);
+    pub(crate) fn forget_sandbox(&self, sandbox: &Sandbox) -> Result<()> {
+        let mut forgotten = sandbox.saving();
+        self.sandbox_records.remove(&sandbox.id)?;
+        *forgotten = true;
+        self.sandboxes.remove(&sandbox.id);
         Ok(())
     }
 
     /// Forgets a container, on disk first.
-    pub(crate) fn forget_container(&self, id: &str) -> Result<()> {
-        self.container_records.remove(id)?;
-        self.containers.remove(id);
+    pub(crate) fn forget_container(&self, container: &Container) -> Result<()> {
+        let mut forgotten = container.saving();
+        self.container_records.remove(&container.id)?;
+        *forgotten = true;
+        self.containers.remove(&container.id);
         Ok(())
     }
 

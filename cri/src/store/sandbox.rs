@@ -61,8 +61,8 @@ pub(crate) struct Sandbox {
     pub(crate) operation: tokio::sync::RwLock<()>,
     /// The last reading of its CPU time.
     pub(crate) cpu: Rate,
-    /// Held while the record is written.
-    saving: Mutex<()>,
+    /// Held while the record is written or removed; whether it has been removed.
+    saving: Mutex<bool>,
     live: Mutex<Live>,
 }
 
@@ -88,7 +88,7 @@ impl Sandbox {
             own_cgroup: record.own_cgroup,
             operation: tokio::sync::RwLock::new(()),
             cpu: Rate::default(),
-            saving: Mutex::new(()),
+            saving: Mutex::new(false),
             live: Mutex::new(Live {
                 state: record.state,
                 addresses: record.addresses,
@@ -99,8 +99,9 @@ impl Sandbox {
         }
     }
 
-    /// Two writers of one record would race for the name of its temporary file.
-    pub(super) fn saving(&self) -> MutexGuard<'_, ()> {
+    /// Two writers of one record would race for the name of its temporary file, and one that comes late would bring
+    /// a removed record back: true when it has been removed.
+    pub(super) fn saving(&self) -> MutexGuard<'_, bool> {
         self.saving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -63,6 +63,11 @@ impl<T: Identified> Table<T> {
         }
     }
 
+    /// Whether this very object is in the table.
+    pub(crate) fn has(&self, object: &Arc<T>) -> bool {
+        self.read().get(object.id()).is_some_and(|found| Arc::ptr_eq(found, object))
+    }
+
     /// All objects, by id.
     pub(crate) fn list(&self) -> Vec<Arc<T>> {
         self.read().values().cloned().collect()
@@ -93,5 +98,6 @@ mod tests {
         assert_eq!(table.find("").unwrap_err().kind(), Kind::InvalidArgument);
         assert_eq!(table.find("c").unwrap_err().kind(), Kind::NotFound);
         assert!(table.find_or_gone("abcd").unwrap().is_none());
+        assert!(table.has(&table.find("ab").unwrap()) && !table.has(&Arc::new("ab".to_owned())));
     }
 }

@@ -123,8 +123,9 @@ async fn a_daemon_killed_at_any_step_leaves_nothing_half_made() {
 #[tokio::test]
 async fn a_torn_record_does_not_stop_the_daemon() {
     let mut node = Node::start().await;
-    let torn = Pod::run(&node, "torn").await;
+    let mut torn = Pod::run(&node, "torn").await;
     let mut whole = Pod::run(&node, "whole").await;
+    torn.start(script("main", "sleep 1000")).await;
     node.kill_daemon();
     let record = node.names.state.join("cri/sandboxes").join(format!("{}.json", torn.id));
     let text = std::fs::read(&record).unwrap();
@@ -133,8 +134,46 @@ async fn a_torn_record_does_not_stop_the_daemon() {
     whole.again(&node).await;
     assert_eq!(whole.status().await.state(), v1::PodSandboxState::SandboxReady);
     assert!(!node.names.run.join("pods").join(&torn.id).exists(), "what has no record is removed");
+    let left = whole.client.list_containers(v1::ListContainersRequest::default()).await.unwrap().into_inner();
+    assert_eq!(left.containers, [], "a container without a sandbox is removed");
     assert!(record.with_extension("torn").exists());
     std::fs::remove_file(record.with_extension("torn")).unwrap();
     whole.remove().await;
+    node.finish().await;
+}
+
+#[tokio::test]
+async fn what_another_oci_runtime_made_goes_with_a_shim_that_dies() {
+    let node = Node::start().await;
+    let mut pod = Pod::run_by(&node, pod::config(&node, "runc"), "runc").await.unwrap();
+    let id = pod.start(script("main", "sleep 1000")).await;
+    assert!(node.names.run.join("runtime.runc").join(&id).exists());
+    kill(Pid::from_raw(shim_pid(&mut pod).await), Signal::SIGKILL).unwrap();
+    lost(&mut pod, &id).await;
+    node.finish().await;
+}
+
+#[tokio::test]
+async fn a_shim_that_does_not_answer_is_not_left_alone() {
+    let mut node = Node::start().await;
+    let mut pod = Pod::run(&node, "hangs").await;
+    let id = pod.start(script("main", "sleep 1000")).await;
+    let shim = Pid::from_raw(shim_pid(&mut pod).await);
+    node.kill_daemon();
+    kill(shim, Signal::SIGSTOP).unwrap();
+    node.start_daemon().await;
+    pod.again(&node).await;
+    let request = v1::StopPodSandboxRequest { pod_sandbox_id: pod.id.clone() };
+    assert_eq!(pod.client.stop_pod_sandbox(request).await.unwrap_err().code(), tonic::Code::Unavailable);
+    let request = v1::RemovePodSandboxRequest { pod_sandbox_id: pod.id.clone() };
+    assert_eq!(pod.client.remove_pod_sandbox(request).await.unwrap_err().code(), tonic::Code::Unavailable);
+    assert_eq!(pod.container(&id).await.state(), v1::ContainerState::ContainerRunning);
+    kill(shim, Signal::SIGCONT).unwrap();
+    wait_for("the pod to be removed", async || {
+        let request = v1::RemovePodSandboxRequest { pod_sandbox_id: pod.id.clone() };
+        pod.client.remove_pod_sandbox(request).await.is_ok()
+    })
+    .await;
+    wait_for("the shim to end", async || kill(shim, None).is_err()).await;
     node.finish().await;
 }

@@ -16,6 +16,7 @@ pub(crate) fn leftovers(names: &Names) -> Vec<String> {
     for folder in [
         names.run.join("pods"),
         names.run.join("runtime"),
+        names.run.join("runtime.runc"),
         names.state.join("cri/sandboxes"),
         names.state.join("cri/containers"),
         names.state.join("cri/upper"),

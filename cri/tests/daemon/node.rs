@@ -64,6 +64,7 @@ impl Node {
         let names = Names::new(state.path(), run.path());
         let mut node = Node { names, daemon: None, _folders: [state, run] };
         node.write_network();
+        fs::write(node.names.state.join("cri.toml"), "[runtimes]\nrunc = \"/usr/sbin/runc\"\n").unwrap();
         node.import().await;
         node.start_daemon().await;
         node
@@ -90,6 +91,10 @@ impl Node {
         busybox::write_archive(&archive);
         let store = ImageStore::open(self.names.state.join("images"), RegistryConfig::default()).unwrap();
         store.import(&archive, ImportOptions::default()).await.unwrap();
+        drop(store);
+        // Its last work behind the scenes still holds it.
+        let lock = fs::File::open(self.names.state.join("images/lock")).unwrap();
+        wait_for("the image store to be free", async || lock.try_lock().is_ok()).await;
     }
 
     /// The command line of a daemon on this node.
@@ -97,6 +102,8 @@ impl Node {
         let program = Path::new(env!("CARGO_BIN_EXE_orlop-cri"));
         let mut command = Command::new(program);
         command
+            .arg("--config")
+            .arg(self.names.state.join("cri.toml"))
             .arg("--state")
             .arg(&self.names.state)
             .arg("--run")

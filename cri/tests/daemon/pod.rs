@@ -71,8 +71,13 @@ impl Pod {
     }
 
     pub(crate) async fn run_as(node: &Node, config: v1::PodSandboxConfig) -> Result<Pod, Status> {
+        Pod::run_by(node, config, "").await
+    }
+
+    /// By the OCI runtime of this handler.
+    pub(crate) async fn run_by(node: &Node, config: v1::PodSandboxConfig, handler: &str) -> Result<Pod, Status> {
         let mut client = node.runtime().await;
-        let request = v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: String::new() };
+        let request = v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: handler.to_owned() };
         let id = client.run_pod_sandbox(request).await?.into_inner().pod_sandbox_id;
         Ok(Pod { id, config, client })
     }

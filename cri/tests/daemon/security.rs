@@ -86,3 +86,46 @@ async fn mounts_are_as_the_request_says() {
     assert_eq!(std::fs::read_to_string(volume.join("new")).unwrap(), "y\n");
     node.finish().await;
 }
+
+#[tokio::test]
+async fn the_pods_files_cannot_fill_the_node() {
+    let node = Node::start().await;
+    let mut pod = Pod::run(&node, "full").await;
+    let id = pod.start(script("main", "sleep 1000")).await;
+    for file in ["resolv.conf", "hostname", "hosts"] {
+        let answer = pod.exec(&id, &format!("yes > /etc/{file}")).await.unwrap();
+        assert!(String::from_utf8_lossy(&answer.stderr).contains("No space left"), "{answer:?}");
+    }
+    let used: u64 = ["resolv.conf", "hostname", "hosts"]
+        .map(|file| node.names.run.join("pods").join(&pod.id).join("files").join(file))
+        .map(|path| std::fs::metadata(path).unwrap().len())
+        .iter()
+        .sum();
+    assert!(used <= 64 << 20, "{used}");
+    pod.remove().await;
+    node.finish().await;
+}
+
+#[tokio::test]
+async fn a_pid_namespace_is_joined_only_within_the_pod() {
+    let node = Node::start().await;
+    let (mut pod, mut other) = (Pod::run(&node, "debugged").await, Pod::run(&node, "other").await);
+    let id = pod.start(script("main", "sleep 1000")).await;
+    let foreign = other.start(script("main", "sleep 1000")).await;
+    let waiting = pod.create(script("waiting", "sleep 1000")).await.unwrap();
+    let debug = |target: &str| {
+        let mut config = script("debug", "cat /proc/1/cmdline; echo; sleep 1000");
+        let options = security(&mut config).namespace_options.as_mut().unwrap();
+        options.set_pid(v1::NamespaceMode::Target);
+        options.target_id = target.to_owned();
+        config
+    };
+    assert_eq!(pod.create(debug(&foreign)).await.unwrap_err().code(), tonic::Code::InvalidArgument);
+    assert_eq!(pod.create(debug(&waiting)).await.unwrap_err().code(), tonic::Code::FailedPrecondition);
+    pod.start(debug(&id)).await;
+    wait_for("the other's first process to be seen", async || pod.log("debug").concat().contains("sleep")).await;
+    for pod in [&mut pod, &mut other] {
+        pod.remove().await;
+    }
+    node.finish().await;
+}
