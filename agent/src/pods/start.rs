@@ -224,8 +224,10 @@ impl Worker {
                 let retry = match waiting.reason {
                     "ErrImagePull" => PULL_RETRY,
                     "ImagePullBackOff" => self.pulls.next_try(Timestamp::now()).unwrap_or(PULL_RETRY),
-                    // What failed after its start has ended and is subject to the crash back-off.
-                    "RunContainerError" | "PostStartHookError" => Duration::ZERO,
+                    // What has ended is subject to the crash back-off.
+                    "RunContainerError" | "PostStartHookError" if self.has_ended(&container.name).await => {
+                        Duration::ZERO
+                    }
                     _ => START_RETRY,
                 };
                 self.reasons.set(&container.name, waiting, retry);
@@ -233,6 +235,11 @@ impl Worker {
             }
             Err(StartError::Sync(error)) => Err(error),
         }
+    }
+
+    /// Whether the newest container of this name has ended; some runtimes leave one as made when its start failed.
+    async fn has_ended(&mut self, name: &str) -> bool {
+        self.observe(false).await.is_ok() && self.runtime.newest(name).is_some_and(|r| r.has_ended())
     }
 
     /// Whether the container has to wait because it ended before; otherwise the next wait grows.
