@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::Cluster;
+use common::{Cluster, PATIENCE};
 use http::StatusCode;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -18,8 +18,13 @@ async fn clients_without_a_certificate_cannot_keep_others_out() {
         idle.push(stranger.connect().await);
     }
     // The server finishes its side of a handshake a moment after the client.
-    while stranger.is_served().await {}
+    eventually(async || !stranger.is_served().await).await;
     assert_eq!(admin.get("/api").await.0, StatusCode::OK);
     drop(idle);
-    while !stranger.is_served().await {}
+    eventually(async || stranger.is_served().await).await;
+}
+
+async fn eventually(test: impl AsyncFn() -> bool) {
+    let asking = async { while !test().await {} };
+    tokio::time::timeout(PATIENCE, asking).await.expect("what should happen, in time");
 }

@@ -166,7 +166,7 @@ async fn a_scale_is_what_it_says_it_is() {
     let spec = json!({"replicas": 3, "selector": {"matchLabels": {"a": "b"}}, "template": template});
     make(&admin, deployments, &json!({"metadata": {"name": "d"}, "spec": spec})).await;
     let path = format!("{deployments}/d/scale");
-    let (_, text) = (0, json!({"spec": {"replicas": "5"}}));
+    let text = json!({"spec": {"replicas": "5"}});
     assert_eq!(admin.patch(MERGE, &path, &text).await.0, StatusCode::BAD_REQUEST);
     for body in [
         json!({"kind": "Pod", "metadata": {"name": "d"}}),
@@ -249,20 +249,20 @@ async fn an_owner_in_the_foreground_does_not_wait_for_what_another_keeps() {
 async fn two_owners_in_the_foreground_take_what_they_share_along() {
     let cluster = Cluster::start().await;
     let admin = cluster.admin();
-    let mut held = map("a");
-    held["metadata"]["finalizers"] = json!(["example.com/hold"]);
-    let (a, b) = (make(&admin, MAPS, &held).await, make(&admin, MAPS, &map("b")).await);
-    let mut child = owned("child", &[&a, &b]);
-    child["metadata"]["finalizers"] = json!(["example.com/hold"]);
-    make(&admin, MAPS, &child).await;
+    let mut owners = Vec::new();
     for name in ["a", "b"] {
+        let owner = make(&admin, MAPS, &map(name)).await;
+        let mut held = owned(&format!("of-{name}"), &[&owner]);
+        held["metadata"]["finalizers"] = json!(["example.com/hold"]);
+        make(&admin, MAPS, &held).await;
         admin.delete(&format!("{MAPS}/{name}"), &json!({"propagationPolicy": "Foreground"})).await;
+        owners.push(owner);
     }
-    for name in ["child", "a"] {
-        let release = json!({"metadata": {"finalizers": null}});
-        admin.patch(MERGE, &format!("{MAPS}/{name}"), &release).await;
-    }
-    for name in ["child", "a", "b"] {
+    make(&admin, MAPS, &owned("child", &[&owners[0], &owners[1]])).await;
+    gone(&admin, "child").await;
+    for name in ["a", "b"] {
+        let release = json!({"metadata": {"finalizers": []}});
+        assert_eq!(admin.patch(MERGE, &format!("{MAPS}/of-{name}"), &release).await.0, StatusCode::OK);
         gone(&admin, name).await;
     }
 }
@@ -283,4 +283,33 @@ async fn a_deletion_without_a_wish_does_not_overrule_the_one_before() {
     assert!(again["metadata"]["finalizers"].as_array().unwrap().contains(&json!("foregroundDeletion")), "{again}");
     let (_, again) = admin.delete(&path, &json!({"propagationPolicy": "Background"})).await;
     assert_eq!(again["metadata"]["finalizers"], json!(["example.com/hold"]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_left_of_a_namespace_that_is_gone_goes() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    make(&admin, "/api/v1/namespaces", &json!({"metadata": {"name": "x"}})).await;
+    let maps = "/api/v1/namespaces/x/configmaps";
+    make(&admin, maps, &map("left")).await;
+    let mut watch = admin.watch(&format!("{maps}/left?watch=1")).await;
+    assert_eq!(watch.next().await.0, "ADDED");
+    // Without finalizers, a namespace goes at once.
+    let bare = json!({"metadata": {"name": "x"}, "spec": {"finalizers": []}});
+    assert_eq!(admin.put("/api/v1/namespaces/x/finalize", &bare).await.0, StatusCode::OK);
+    assert_eq!(admin.delete("/api/v1/namespaces/x", &json!({})).await.0, StatusCode::OK);
+    assert_eq!(watch.next().await.0, "DELETED");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn config_maps_and_secrets_carry_a_mebibyte() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let text = |size: usize| "x".repeat(size);
+    for (path, field) in [(MAPS, "data"), ("/api/v1/namespaces/default/secrets", "stringData")] {
+        for (size, expected) in [(1 << 20, StatusCode::CREATED), ((1 << 20) + 1, StatusCode::UNPROCESSABLE_ENTITY)] {
+            let object = json!({"metadata": {"name": format!("s{size}")}, field: {"k": text(size)}});
+            assert_eq!(admin.post(path, &object).await.0, expected, "{path} {size}");
+        }
+    }
 }

@@ -276,6 +276,11 @@ mod tests {
         registry.store.write(write).await.unwrap();
     }
 
+    /// What should happen, happens within this time, or the test fails.
+    async fn soon<T>(future: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_secs(30), future).await.expect("what should happen, in time")
+    }
+
     /// Panics at its first look.
     struct Clumsy(std::sync::atomic::AtomicBool, mpsc::UnboundedSender<Key>);
 
@@ -305,7 +310,7 @@ mod tests {
         let (sender, mut looks) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
         let controller = tokio::spawn(run(Clumsy(false.into(), sender), registry, stop.clone()));
-        assert_eq!(looks.recv().await.unwrap().name, "n");
+        assert_eq!(soon(looks.recv()).await.unwrap().name, "n");
         stop.cancel();
         controller.await.unwrap();
     }
@@ -351,7 +356,7 @@ mod tests {
         let names: Vec<String> = (0..2000).map(|n| n.to_string()).collect();
         futures::future::join_all(names.iter().map(|name| make(&registry, &CONFIG_MAPS, name))).await;
         drop(go);
-        assert_eq!(keys.recv().await.unwrap().name, "n", "what the lost changes were about");
+        assert_eq!(soon(keys.recv()).await.unwrap().name, "n", "what the lost changes were about");
         task.abort();
     }
 }

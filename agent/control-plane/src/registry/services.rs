@@ -159,3 +159,31 @@ fn node_ports(service: &Value) -> impl Iterator<Item = i64> + '_ {
     let ports = service["spec"]["ports"].as_array().into_iter().flatten();
     ports.filter_map(|p| p["nodePort"].as_i64()).filter(|number| *number != 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+    use crate::registry::Context;
+    use crate::registry::resource::NAMESPACES;
+    use crate::store::Store;
+
+    #[tokio::test]
+    async fn a_client_that_hangs_up_takes_no_address_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("test.db"), &[SERVICES.storage, NAMESPACES.storage]).unwrap();
+        let registry = Registry::new(store, "10.96.0.0/16".parse().unwrap());
+        let ctx = Context::component("test");
+        registry.create(&ctx, &NAMESPACES, "", json!({"metadata": {"name": "n"}})).await.unwrap();
+        let service =
+            |name: &str| json!({"metadata": {"name": name}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
+        let hung_up = registry.create(&ctx, &SERVICES, "n", service("a")).now_or_never();
+        assert!(hung_up.is_none(), "its write was on the way");
+        registry.create(&ctx, &SERVICES, "n", service("b")).await.unwrap();
+        let present = registry.list(&SERVICES, None);
+        assert_eq!(present.len(), 2);
+        assert_eq!(addresses(&present).len(), 2, "{present:?}");
+        assert_eq!(present.iter().flat_map(|s| node_ports(s)).collect::<HashSet<i64>>().len(), 2, "{present:?}");
+    }
+}

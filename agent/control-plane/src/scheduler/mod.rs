@@ -1,6 +1,6 @@
 //! The scheduler: gives each pod without a node the node that suits it best.
 //!
-//! It wakes on changes of pods and nodes and has no clock. All pods that wait are placed in one round against one
+//! It wakes on changes of pods and nodes, and by the clock only while the store refuses what it decides. All pods that wait are placed in one round against one
 //! picture of the cluster, in which each placement counts at once; the bindings are then written together.
 
 mod filter;
@@ -9,6 +9,7 @@ pub(crate) mod taints;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,9 @@ use picture::Picture;
 
 const COMPONENT: &str = "default-scheduler";
 
+/// When a binding could not be stored, the next round is so far off.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// Runs until told to stop.
 pub(crate) async fn run(registry: Arc<Registry>, stop: CancellationToken) {
     let mut scheduler = Scheduler { ctx: Context::component("system:kube-scheduler"), registry, told: HashMap::new() };
@@ -27,11 +31,12 @@ pub(crate) async fn run(registry: Arc<Registry>, stop: CancellationToken) {
         let revision = scheduler.registry.store.revision();
         let mut pods = scheduler.registry.store.watch(PODS.storage, revision);
         let mut nodes = scheduler.registry.store.watch(NODES.storage, revision);
-        scheduler.round().await;
+        let done = scheduler.round().await;
         // Whatever changed during the round is seen at once; an expired watch only means that much changed.
         tokio::select! {
             _ = pods.next() => {}
             _ = nodes.next() => {}
+            () = tokio::time::sleep(RETRY), if !done => {}
             () = stop.cancelled() => return,
         }
     }
@@ -45,12 +50,13 @@ struct Scheduler {
 }
 
 impl Scheduler {
-    async fn round(&mut self) {
+    /// Places what waits; false if something is to be tried again although nothing changes.
+    async fn round(&mut self) -> bool {
         let pods = self.registry.list(&PODS, None);
         let mut waiting: Vec<&Arc<Value>> = pods.iter().filter(|pod| is_waiting(pod)).collect();
         self.told.retain(|uid, _| waiting.iter().any(|pod| uid_of(pod) == uid));
         if waiting.is_empty() {
-            return;
+            return true;
         }
         waiting.sort_by_key(|pod| {
             let priority = pod["spec"]["priority"].as_i64().unwrap_or(0);
@@ -66,21 +72,27 @@ impl Scheduler {
             }
         }
         // Together, so that the store commits them together.
-        futures::future::join_all(placed.iter().map(|(pod, node)| self.bind(pod, node))).await;
+        let stored = futures::future::join_all(placed.iter().map(|(pod, node)| self.bind(pod, node))).await;
         for (pod, message) in failed {
             self.tell_unschedulable(&pod, message).await;
         }
+        stored.into_iter().all(|stored| stored)
     }
 
-    async fn bind(&self, pod: &Value, node: &str) {
+    /// False if the store failed.
+    async fn bind(&self, pod: &Value, node: &str) -> bool {
         match self.registry.bind(&self.ctx, namespace_of(pod), name_of(pod), node).await {
             Ok(()) => {
                 let message = format!("Successfully assigned {}/{} to {node}", namespace_of(pod), name_of(pod));
                 let note = Note { component: COMPONENT, kind: "Normal", reason: "Scheduled", message: &message };
                 record(&self.registry, pod, note);
+                true
             }
-            // Deleted or bound by somebody else meanwhile; if neither, the next change of the pod tries again.
-            Err(error) => tracing::debug!(%error, pod = name_of(pod), "binding"),
+            // If not, deleted or bound by somebody else meanwhile, or changed, which wakes the next round.
+            Err(error) => {
+                tracing::debug!(%error, pod = name_of(pod), "binding");
+                error.code < 500
+            }
         }
     }
 

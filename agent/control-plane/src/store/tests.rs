@@ -1,5 +1,6 @@
 //! The store as its callers see it, on real databases.
 
+use futures::FutureExt as _;
 use serde_json::json;
 
 use super::*;
@@ -181,13 +182,21 @@ async fn a_deletion_is_not_undone_by_a_heartbeat_of_the_same_batch() {
     let disk = Disk::default();
     let store = Store::with_backend(Box::new(disk.clone()), &[PODS]).unwrap();
     let made = store.write(write("a", Expect::Absent, Some(json!({"metadata": {}})))).await.unwrap();
-    // Whether these share a batch is up to the writer; in either case nothing is left.
-    let next = revision(&made) + 1;
+    // While the writer waits for the disk, what is sent gathers in one batch.
+    let busy = disk.0.lock().unwrap();
+    let mut first = Box::pin(store.write(write("b", Expect::Absent, Some(json!({"metadata": {}})))));
     let mut beat = write("a", Expect::Revision(revision(&made)), Some(json!({"metadata": {}})));
     beat.durability = Durability::Heartbeat;
-    let (beaten, gone) = futures::join!(store.write(beat), store.write(write("a", Expect::Revision(next), None)));
-    beaten.unwrap();
-    gone.unwrap();
+    let mut beaten = Box::pin(store.write(beat));
+    let mut gone = Box::pin(store.write(write("a", Expect::Revision(revision(&made) + 2), None)));
+    for sent in [&mut first, &mut beaten, &mut gone] {
+        assert!(sent.now_or_never().is_none());
+    }
+    drop(busy);
+    for sent in [first, beaten, gone] {
+        sent.await.unwrap();
+    }
     store.close().await;
-    assert!(disk.0.lock().unwrap().1.is_empty());
+    let disk = disk.0.lock().unwrap();
+    assert_eq!(disk.1.keys().collect::<Vec<_>>(), [&format!("/registry/{PODS}/default/b")]);
 }

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 const KUBECTL: &str = "/usr/bin/kubectl";
 /// What should happen, happens within this time, or the test fails.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A control plane on a free port of loopback, with its state in a folder that goes with it.
 pub(crate) struct Cluster {

@@ -48,8 +48,9 @@ fn validate_kind(resource: &Resource, object: &Value, faults: &mut Faults) {
         "ReplicaSet" => workload::replica_set(&object["spec"], faults),
         "Service" => service::validate(&object["spec"], faults),
         "ConfigMap" => {
-            keys(&object["data"], "data", faults);
-            keys(&object["binaryData"], "binaryData", faults);
+            let total = keys(&object["data"], "data", str::len, faults);
+            let total = total + keys(&object["binaryData"], "binaryData", decoded_length, faults);
+            size(total, "data", faults);
         }
         "Secret" => secret(object, faults),
         "Lease" => positive(&object["spec"]["leaseDurationSeconds"], "spec.leaseDurationSeconds", faults),
@@ -70,10 +71,11 @@ fn validate_kind(resource: &Resource, object: &Value, faults: &mut Faults) {
 /// Secrets and config maps carry at most this much.
 const MAX_DATA: usize = 1024 * 1024;
 
-fn keys(data: &Value, path: &str, faults: &mut Faults) {
+/// Checks the keys; returns how long the values are together, each as `length` says.
+fn keys(data: &Value, path: &str, length: fn(&str) -> usize, faults: &mut Faults) -> usize {
     let mut total = 0;
     for (key, value) in data.as_object().into_iter().flatten() {
-        total += value.as_str().map_or(0, str::len);
+        total += value.as_str().map_or(0, length);
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if key.is_empty() || key.len() > 253 || !key.chars().all(allowed) || key == "." || key.starts_with("..") {
             let rule = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  \
@@ -81,13 +83,23 @@ fn keys(data: &Value, path: &str, faults: &mut Faults) {
             faults.invalid(&format!("{path}[{key}]"), &Value::from(key.as_str()), rule);
         }
     }
-    if total > MAX_DATA * 2 {
+    total
+}
+
+/// How long the bytes are that a text in base64 stands for.
+fn decoded_length(text: &str) -> usize {
+    (text.len() / 4 * 3).saturating_sub(text.len() - text.trim_end_matches('=').len())
+}
+
+fn size(total: usize, path: &str, faults: &mut Faults) {
+    if total > MAX_DATA {
         faults.push("FieldValueTooLong", path, format!("Too long: may not be more than {MAX_DATA} bytes"));
     }
 }
 
 fn secret(object: &Value, faults: &mut Faults) {
-    keys(&object["data"], "data", faults);
+    let total = keys(&object["data"], "data", decoded_length, faults);
+    size(total, "data", faults);
     let required: &[&str] = match object["type"].as_str().unwrap_or_default() {
         "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
         "kubernetes.io/dockercfg" => &[".dockercfg"],
