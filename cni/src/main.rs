@@ -72,6 +72,7 @@ fn answer(name: &str, version: &mut String) -> Result<String, Error> {
         config,
         netns_going_away: false,
         is_first: false,
+        until: None,
     };
     request.validate()?;
     let result = plugin::run(name, &request)?;

@@ -3,8 +3,9 @@
 mod common;
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use common::{Pod, list_of, on_a_host};
 use orlop_cni::{CniResult, Error, NetworkConfigList, VersionInfo};
@@ -126,6 +127,62 @@ fn del_goes_on_after_errors_in_reverse_order() {
         let text = fs::read_to_string(log).unwrap();
         let dels: Vec<&str> = text.lines().filter_map(|l| l.strip_suffix(" DEL")).collect();
         assert_eq!(dels, ["three", "two", "one", "three", "two", "one"]);
+    });
+}
+
+/// ADD must have ended, with all that it started, when DEL begins.
+#[test]
+fn a_plugin_that_hangs_is_killed_and_undone() {
+    on_a_host(|host| {
+        let dir = host.dir.path().display();
+        let script = format!(
+            "#!/bin/sh\necho $CNI_COMMAND >> {dir}/log\n[ $CNI_COMMAND = ADD ] || exit 0\n\
+             sleep 1000 &\necho $! > {dir}/pid\nwait\necho late >> {dir}/log\n"
+        );
+        host.install_script("hangs", &script);
+        let runner = host.runner().with_deadline(Duration::from_secs(1));
+        let pod = Pod::new();
+        let pid = || fs::read_to_string(host.dir.path().join("pid")).unwrap();
+        let is_gone = || {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", pid().trim())).unwrap_or_default();
+            stat.is_empty() || stat.contains(") Z ")
+        };
+        let chain =
+            list_of("1.0.0", "pods", &[host.bridge("cni0", SUBNETS), json!({ "type": "hangs" }), host.portmap()]);
+        let error = runner.add(&chain, &pod.attachment("a")).unwrap_err();
+        assert!(matches!(&error, Error::Exec { source, .. } if source.kind() == ErrorKind::TimedOut), "{error}");
+        common::wait_until(is_gone);
+        assert_eq!(fs::read_to_string(host.dir.path().join("log")).unwrap(), "ADD\nDEL\n");
+        assert_eq!((host.links().len(), host.addresses("pods").len(), host.cached_results()), (2, 0, 0));
+
+        // One that another plugin delegates to.
+        let mut bridge = host.bridge("cni0", SUBNETS);
+        bridge["ipam"] = json!({ "type": "hangs" });
+        let error = runner.add(&list_of("1.0.0", "pods", &[bridge]), &pod.attachment("a")).unwrap_err();
+        assert!(error.to_string().contains("not done in time"), "{error}");
+        common::wait_until(is_gone);
+        assert_eq!(host.cached_results(), 0);
+    });
+}
+
+#[test]
+fn what_a_plugin_leaves_running_is_not_waited_for() {
+    on_a_host(|host| {
+        let dir = host.dir.path().display();
+        let script = format!(
+            "#!/bin/sh\n[ $CNI_COMMAND = ADD ] || exit 0\nsleep 1000 &\necho $! > {dir}/pid\n\
+             head -c 3000000 /dev/zero >&2\necho '{{\"cniVersion\":\"1.0.0\"}}'\n"
+        );
+        host.install_script("daemon", &script);
+        let mut plugin = json!({ "type": "daemon" });
+        plugin["big"] = json!("x".repeat(300_000));
+        let network = list_of("1.0.0", "x", &[plugin]);
+        let attachment = Pod::new().attachment("a");
+        host.runner().add(&network, &attachment).unwrap();
+        host.runner().del(&network, &attachment).unwrap();
+        let pid = fs::read_to_string(host.dir.path().join("pid")).unwrap();
+        let pid = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("it still runs");
     });
 }
 

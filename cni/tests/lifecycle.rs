@@ -3,10 +3,11 @@
 mod common;
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{Pod, address, on_a_host};
+use common::{Pod, address, on_a_host, wait_until};
 use orlop_cni::netlink::Route;
+use orlop_cni::nftables::HostPort;
 use orlop_cni::plugin::host_interface_name;
 use orlop_cni::{Error, NetworkConfigList, PortMapping, Protocol, remove_network};
 use serde_json::json;
@@ -91,14 +92,6 @@ fn an_address_waits_until_its_namespace_is_gone() {
         assert_eq!(address(&first, 0), address(&second, 0));
         assert_eq!(host.links().len(), 3);
     });
-}
-
-fn wait_until(mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(10), "in vain");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 #[test]
@@ -258,7 +251,7 @@ fn gc_removes_what_no_attachment_claims() {
         let other = Pod::new();
         let neighbours = common::list("other", &[host.bridge("cni0", &["10.77.0.0/24"])]);
         runner.add(&neighbours, &other.attachment("o")).unwrap();
-        runner.gc(&network, &[attachments[2].id()]).unwrap();
+        runner.gc(&network, &[attachments[2].id(), other.attachment("o").id()]).unwrap();
         assert_eq!(host.links().len(), 4);
         runner.check(&neighbours, &other.attachment("o")).unwrap();
         assert_eq!(host.addresses("pods").len(), 2);
@@ -267,6 +260,71 @@ fn gc_removes_what_no_attachment_claims() {
         assert!(table.ports("pods/c0/eth0").unwrap().is_empty());
         assert_eq!(table.ports("pods/c2/eth0").unwrap().len(), 2);
         runner.check(&network, &attachments[2]).unwrap();
+    });
+}
+
+/// The configuration's name changes, or it goes away, while containers are attached.
+#[test]
+fn a_renamed_network_leaves_nothing() {
+    on_a_host(|host| {
+        let runner = host.runner();
+        let list = |name: &str| common::list(name, &[host.bridge("cni0", SUBNETS), host.portmap()]);
+        let (old, new) = (list("old"), list("new"));
+        let pods = [Pod::new(), Pod::new(), Pod::new(), Pod::new()];
+        let attachments: Vec<_> = pods
+            .iter()
+            .zip(["a", "b", "c", "d"])
+            .map(|(pod, id)| {
+                let mut attachment = pod.attachment(id);
+                let host_port = 8080 + u16::from(id.as_bytes()[0]);
+                attachment.set_port_mappings(&[PortMapping { host_port, ..PORT }]);
+                runner.add(&old, &attachment).unwrap();
+                attachment
+            })
+            .collect();
+        let left = |id: &str| {
+            let table = orlop_cni::nftables::Table::new(&host.table).unwrap();
+            table.ports(&format!("old/{id}/eth0")).unwrap().len()
+        };
+        assert_eq!((host.addresses("old").len(), left("a")), (8, 2));
+        runner.del(&new, &attachments[0]).unwrap();
+        assert_eq!((host.addresses("old").len(), left("a")), (6, 0));
+        runner.del(None, &attachments[1]).unwrap();
+        assert_eq!((host.addresses("old").len(), left("b")), (4, 0));
+        runner.gc(&new, &[attachments[3].id()]).unwrap();
+        assert_eq!((host.addresses("old").len(), left("c"), left("d")), (2, 0, 2));
+        runner.check(&old, &attachments[3]).unwrap();
+        runner.gc(None, &[]).unwrap();
+        assert_eq!((host.links(), host.addresses("old").len()), (vec!["cni0".to_owned(), "lo".to_owned()], 0));
+        assert_eq!(host.cached_results(), 0);
+    });
+}
+
+/// A batch is carried out as a whole or not at all.
+#[test]
+fn ports_are_removed_though_another_removal_comes_in_between() {
+    on_a_host(|host| {
+        let table = orlop_cni::nftables::Table::new(&host.table).unwrap();
+        let port = |host_port| HostPort {
+            host_ip: None,
+            host_port,
+            protocol: Protocol::Tcp,
+            container_ip: common::ip("10.88.0.2"),
+            container_port: 80,
+        };
+        let subnets = ["10.88.0.0/24".parse().unwrap()];
+        table.map_ports("n/a/eth0", &[port(1)], &subnets).unwrap();
+        table.map_ports("n/b/eth0", &[port(2)], &subnets).unwrap();
+        let is_first = AtomicBool::new(true);
+        let removed = table.unmap_ports_if(|_| {
+            if is_first.swap(false, Ordering::Relaxed) {
+                let unmap = || table.unmap_ports("n/a/eth0").unwrap();
+                std::thread::scope(|scope| scope.spawn(unmap).join().unwrap());
+            }
+            true
+        });
+        assert_eq!(removed.unwrap(), [port(2)]);
+        assert!(table.ports("n/b/eth0").unwrap().is_empty());
     });
 }
 

@@ -21,6 +21,9 @@ use crate::plugin::Error;
 /// The table that is used when the configuration names none.
 pub const DEFAULT_TABLE: &str = "orlop";
 
+/// How often a change is tried again that others come in between of.
+const MOST_TRIES: u32 = 100;
+
 /// The node's table, in the network namespace of the calling thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
@@ -92,24 +95,41 @@ impl Table {
     /// [`Error::PortTaken`] if a port belongs to another owner.
     pub fn map_ports(&self, owner: &str, ports: &[HostPort], subnets: &[IpNet]) -> Result<(), Error> {
         with_socket(|socket| {
-            self.ensure(socket)?;
-            self.add_subnets(socket, subnets, Family::pods_set)?;
-            let add: Vec<Request> = ports.iter().map(|p| self.port_message(owner, p)).collect();
-            match batch(socket, &add) {
-                Err(f) if f.errno() == libc::EEXIST => {}
-                other => return other.map_err(|f| f.during(format!("add host ports to table {}", self.name))),
-            }
-            let (mut replace, _) = self.removal(socket, |o| o == owner)?;
-            replace.extend(add);
-            let removed = replace.len() - ports.len();
-            match batch(socket, &replace) {
-                Err(f) if f.errno() == libc::EEXIST => {
-                    let port = f.index.and_then(|i| ports.get(i.checked_sub(removed)?));
-                    Err(self.port_taken(socket, port))
+            let mut tries = 0;
+            loop {
+                match self.replace_ports(socket, owner, ports, subnets) {
+                    // What was to be replaced, or the table, went away at this moment.
+                    Err(e) if e.errno() == Some(libc::ENOENT) && tries < MOST_TRIES => tries += 1,
+                    done => return done,
                 }
-                other => other.map_err(|f| f.during(format!("replace host ports in table {}", self.name))),
             }
         })
+    }
+
+    fn replace_ports(
+        &self,
+        socket: &mut Socket,
+        owner: &str,
+        ports: &[HostPort],
+        subnets: &[IpNet],
+    ) -> Result<(), Error> {
+        self.ensure(socket)?;
+        self.add_subnets(socket, subnets, Family::pods_set)?;
+        let add: Vec<Request> = ports.iter().map(|p| self.port_message(owner, p)).collect();
+        match batch(socket, &add) {
+            Err(f) if f.errno() == libc::EEXIST => {}
+            other => return other.map_err(|f| f.during(format!("add host ports to table {}", self.name))),
+        }
+        let (mut replace, _) = self.removal(socket, |o| o == owner)?;
+        replace.extend(add);
+        let removed = replace.len() - ports.len();
+        match batch(socket, &replace) {
+            Err(f) if f.errno() == libc::EEXIST => {
+                let port = f.index.and_then(|i| ports.get(i.checked_sub(removed)?));
+                Err(self.port_taken(socket, port))
+            }
+            other => other.map_err(|f| f.during(format!("replace host ports in table {}", self.name))),
+        }
     }
 
     /// Removes every port of `owner`, and returns them; none is success.
@@ -120,16 +140,20 @@ impl Table {
     /// Removes the ports of the owners that `remove` is true for, and returns them.
     pub fn unmap_ports_if(&self, remove: impl Fn(&str) -> bool) -> Result<Vec<HostPort>, Error> {
         with_socket(|socket| {
-            let (removal, ports) = self.removal(socket, remove)?;
-            if removal.is_empty() {
-                return Ok(ports);
-            }
-            match batch(socket, &removal) {
-                // Somebody flushed the table meanwhile.
-                Err(f) if f.errno() != libc::ENOENT => {
-                    Err(f.during(format!("remove host ports from table {}", self.name)))
+            let mut tries = 0;
+            loop {
+                let (removal, ports) = self.removal(socket, &remove)?;
+                if removal.is_empty() {
+                    return Ok(ports);
                 }
-                _ => Ok(ports),
+                match batch(socket, &removal) {
+                    // Somebody removed one of them at this moment, and all or none are: none.
+                    Err(f) if f.errno() == libc::ENOENT && tries < MOST_TRIES => tries += 1,
+                    done => {
+                        let done = done.map(|()| ports);
+                        return done.map_err(|f| f.during(format!("remove host ports from table {}", self.name)));
+                    }
+                }
             }
         })
     }

@@ -31,6 +31,9 @@ pub(super) fn ipam(request: &Request, command: Command) -> Result<Option<CniResu
 fn execute(kind: &str, request: &Request) -> Result<Option<Value>, Error> {
     let failed = |e: RunError| match e {
         RunError::Plugin { code, msg, .. } => Error::Delegate { plugin: kind.to_owned(), code, msg },
+        RunError::Exec { path, source } => {
+            Error::Delegate { plugin: kind.to_owned(), code: 100, msg: format!("run {}: {source}", path.display()) }
+        }
         other => Error::Delegate { plugin: kind.to_owned(), code: 100, msg: other.to_string() },
     };
     let path = find_plugin(kind, &request.path).map_err(failed)?;
@@ -45,7 +48,7 @@ fn execute(kind: &str, request: &Request) -> Result<Option<Value>, Error> {
         .env("CNI_IFNAME", &request.ifname)
         .env("CNI_ARGS", args.join(";"))
         .env("CNI_PATH", dirs);
-    let output = run_program(program, &json!(request.config).to_string())
+    let output = run_program(program, &json!(request.config).to_string(), request.until)
         .map_err(|source| failed(RunError::Exec { path, source }))?;
     let answer = answer(kind, request.command, &output).map_err(failed)?;
     Ok((!answer.is_null()).then_some(answer))

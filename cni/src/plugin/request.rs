@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Instant;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -80,6 +81,8 @@ pub struct Request {
     /// For ADD: the runner knows that none was tried before, so nothing of it needs to be looked for among
     /// the addresses. Never set in a program.
     pub is_first: bool,
+    /// When a delegated plugin is given up. A program does not know, and is killed with what it delegated to.
+    pub until: Option<Instant>,
 }
 
 impl Request {

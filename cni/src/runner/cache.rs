@@ -111,8 +111,20 @@ impl Cache {
         }
     }
 
-    /// Every record of the network.
-    pub(super) fn list(&self, network: &str) -> Result<Vec<CachedAttachment>, Error> {
+    /// The records of an attachment, on whatever network: one that was renamed meanwhile counts too.
+    pub(super) fn find(&self, id: &AttachmentId) -> Result<Vec<CachedAttachment>, Error> {
+        let end = format!("-{}-{}", id.container_id, id.ifname);
+        let mut found = self.read_all(|name| name.ends_with(&end))?;
+        found.retain(|record| record.attachment.id() == *id);
+        Ok(found)
+    }
+
+    /// Every record.
+    pub(super) fn list(&self) -> Result<Vec<CachedAttachment>, Error> {
+        self.read_all(|_| true)
+    }
+
+    fn read_all(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<CachedAttachment>, Error> {
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -123,11 +135,9 @@ impl Cache {
             let entry = entry.map_err(cache_error("list", &self.dir))?;
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            if name.starts_with('.') || !name.starts_with(network) {
-                continue;
+            if !name.starts_with('.') && wanted(&name) {
+                found.extend(read_file(&entry.path())?);
             }
-            let record = read_file(&entry.path())?;
-            found.extend(record.filter(|r| r.list.name == network));
         }
         Ok(found)
     }
@@ -200,7 +210,7 @@ mod tests {
         attachment.capabilities.insert("mac".into(), "00:00:00:00:00:01".into());
         assert!(cache.read("net", &attachment.id()).unwrap().is_none());
         cache.write(&list(), &attachment, None).unwrap();
-        assert_eq!(cache.list("net").unwrap().len(), 1);
+        assert_eq!(cache.list().unwrap().len(), 1);
         assert!(cache.read("net", &attachment.id()).unwrap().unwrap().result.is_none());
         cache.write(&list(), &attachment, Some(&json!({"ips": []}))).unwrap();
         let read = cache.read("net", &attachment.id()).unwrap().unwrap();
@@ -209,10 +219,14 @@ mod tests {
         assert_eq!(read.attachment.capabilities, attachment.capabilities);
         assert_eq!(read.attachment.netns, attachment.netns);
         assert_eq!(read.list.plugins[0].raw["x"], 1);
-        assert!(cache.list("ne").unwrap().is_empty(), "another network's");
+        assert_eq!(cache.find(&attachment.id()).unwrap().len(), 1);
+        let others = [("1", "eth0"), ("c1", "eth1"), ("net-c1", "eth0")];
+        for (id, ifname) in others {
+            assert!(cache.find(&Attachment::new(id, None, ifname).id()).unwrap().is_empty(), "{id} {ifname}");
+        }
         cache.remove("net", &attachment.id()).unwrap();
         cache.remove("net", &attachment.id()).unwrap();
-        assert!(cache.list("net").unwrap().is_empty());
+        assert!(cache.list().unwrap().is_empty());
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! One plugin, one command: builds its input, executes it or calls it, reads its answer.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
-use std::process::{Output, Stdio};
+use std::process::Output;
+use std::time::Instant;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::Runner;
+use super::{Runner, run_program};
 use crate::attachment::Attachment;
 use crate::config::{NetworkConfigList, PluginConfig, validate_plugin_type};
 use crate::error::Error;
@@ -23,11 +23,27 @@ pub(super) struct Call<'a> {
     prev_result: Option<&'a Value>,
     valid_attachments: Option<&'a Value>,
     is_first: bool,
+    until: Instant,
 }
 
 impl<'a> Call<'a> {
-    pub(super) fn new(list: &'a NetworkConfigList, plugin: &'a PluginConfig, command: Command) -> Call<'a> {
-        Call { list, plugin, command, attachment: None, prev_result: None, valid_attachments: None, is_first: false }
+    /// `until` is when it is given up.
+    pub(super) fn new(
+        list: &'a NetworkConfigList,
+        plugin: &'a PluginConfig,
+        command: Command,
+        until: Instant,
+    ) -> Call<'a> {
+        Call {
+            list,
+            plugin,
+            command,
+            attachment: None,
+            prev_result: None,
+            valid_attachments: None,
+            is_first: false,
+            until,
+        }
     }
 
     pub(super) fn attachment(mut self, attachment: &'a Attachment) -> Call<'a> {
@@ -89,7 +105,7 @@ impl Runner {
         if self.is_in_process(&call.plugin.kind) {
             return self.call(call);
         }
-        let output = self.execute(&call.plugin.kind, call.command, call.attachment, &call.config())?;
+        let output = self.execute(&call.plugin.kind, call.command, call.attachment, &call.config(), call.until)?;
         let answer = answer(&call.plugin.kind, call.command, &output)?;
         Ok((call.command == Command::Add).then_some(answer).filter(|a| !a.is_null()))
     }
@@ -106,6 +122,7 @@ impl Runner {
             config: call.config(),
             netns_going_away: attachment.netns_going_away,
             is_first: call.is_first,
+            until: Some(call.until),
         };
         request.validate().and_then(|()| plugin::run(&call.plugin.kind, &request)).map_err(|e| Error::Plugin {
             plugin: call.plugin.kind.clone(),
@@ -121,7 +138,7 @@ impl Runner {
             return Ok(VersionInfo::ours());
         }
         let config = Map::from_iter([("cniVersion".to_owned(), json!(Version::LATEST.as_str()))]);
-        let output = self.execute(kind, Command::Version, None, &config)?;
+        let output = self.execute(kind, Command::Version, None, &config, self.deadline())?;
         let answer = answer(kind, Command::Version, &output)?;
         VersionInfo::deserialize(&answer).map_err(|e| bad_answer(kind, Command::Version, e.to_string(), &output))
     }
@@ -140,6 +157,7 @@ impl Runner {
         command: Command,
         attachment: Option<&Attachment>,
         config: &Map<String, Value>,
+        until: Instant,
     ) -> Result<Output, Error> {
         let path = find_plugin(kind, &self.bin_dirs)?;
         let mut program = std::process::Command::new(&path);
@@ -158,7 +176,7 @@ impl Runner {
                 .env("CNI_ARGS", attachment.args_string())
                 .env("CNI_NETNS", attachment.netns.as_deref().unwrap_or("".as_ref()));
         }
-        run_program(program, &json!(config).to_string()).map_err(|source| Error::Exec { path, source })
+        run_program(program, &json!(config).to_string(), Some(until)).map_err(|source| Error::Exec { path, source })
     }
 }
 
@@ -166,22 +184,6 @@ pub(crate) fn find_plugin(kind: &str, dirs: &[PathBuf]) -> Result<PathBuf, Error
     let not_found = || Error::PluginNotFound { plugin: kind.to_owned(), dirs: dirs.to_vec() };
     validate_plugin_type(kind).map_err(|_| not_found())?;
     dirs.iter().map(|dir| dir.join(kind)).find(|path| path.is_file()).ok_or_else(not_found)
-}
-
-/// Runs the program with `input`; always reaps it.
-pub(crate) fn run_program(mut program: std::process::Command, input: &str) -> io::Result<Output> {
-    let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let stdin = child.stdin.take();
-    std::thread::scope(|scope| {
-        // Beside the reading: a plugin may answer before it has read everything.
-        scope.spawn(move || {
-            if let Some(mut stdin) = stdin {
-                // A plugin that doesn't read its input is judged by its answer.
-                let _ = stdin.write_all(input.as_bytes());
-            }
-        });
-        child.wait_with_output()
-    })
 }
 
 #[derive(Deserialize)]
@@ -254,7 +256,7 @@ mod tests {
         attachment.capabilities.insert("portMappings".into(), json!([1]));
         attachment.capabilities.insert("mac".into(), json!("00:00:00:00:00:01"));
         let previous = json!({"ips": []});
-        let call = Call::new(&list, &list.plugins[0], Command::Add).attachment(&attachment);
+        let call = Call::new(&list, &list.plugins[0], Command::Add, Instant::now()).attachment(&attachment);
         let config = call.config();
         assert_eq!(config["name"], "net");
         assert_eq!(config["cniVersion"], "1.0.0");

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
 use orlop_cni::netlink::Route;
@@ -228,6 +228,15 @@ pub fn ask_udp(ip: IpAddr, port: u16) -> String {
 
 pub fn can_connect(ip: IpAddr, port: u16) -> bool {
     TcpStream::connect_timeout(&SocketAddr::new(ip, port), REFUSED_AFTER).is_ok()
+}
+
+#[track_caller]
+pub fn wait_until(mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(10), "in vain");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 pub fn ip(text: &str) -> IpAddr {

@@ -2,6 +2,7 @@
 //! container.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -13,7 +14,7 @@ use crate::result::{self, CniResult};
 /// Fills in a gateway where address management gave none, and a default route if there shall be one.
 pub(super) fn complete(ipam: &mut CniResult, default_route: bool) {
     for ip in &mut ipam.ips {
-        ip.gateway = ip.gateway.or_else(|| ip.address.hosts().next());
+        ip.gateway = ip.gateway.or_else(|| first_host(&ip.address));
     }
     if !default_route {
         return;
@@ -27,6 +28,12 @@ pub(super) fn complete(ipam: &mut CniResult, default_route: bool) {
             ipam.routes.push(result::Route { dst, gw: ip.gateway, mtu: None, priority: None });
         }
     }
+}
+
+/// A subnet's first address for a host. In IPv6 the first of all is every router's (RFC 4291, 2.6.1).
+fn first_host(address: &IpNet) -> Option<IpAddr> {
+    let skipped = usize::from(address.addr().is_ipv6() && address.prefix_len() < 128);
+    address.hosts().nth(skipped)
 }
 
 /// The routes with the gateway that each goes over: its own, or that of the first address of its family.
@@ -87,8 +94,6 @@ fn forward(path: &Path) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::*;
 
     fn ipam(text: &str) -> CniResult {
@@ -110,6 +115,19 @@ mod tests {
         complete(&mut both, true);
         let expected = [route("0.0.0.0/0", "10.1.0.1"), route("::/0", "fd00::9")];
         assert_eq!(pairs(&both), expected);
+    }
+
+    #[test]
+    fn the_gateway_is_the_first_host() {
+        for (address, gateway) in [
+            ("10.1.0.5/24", "10.1.0.1"),
+            ("10.1.0.5/32", "10.1.0.5"),
+            ("fd00::5/64", "fd00::1"),
+            ("fd00::5/127", "fd00::5"),
+            ("fd00::5/128", "fd00::5"),
+        ] {
+            assert_eq!(first_host(&address.parse().unwrap()), Some(gateway.parse().unwrap()), "{address}");
+        }
     }
 
     #[test]
