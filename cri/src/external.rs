@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -40,7 +41,14 @@ pub(crate) async fn delete(config: &Config, id: &str) -> Result<()> {
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output();
-        let output = tokio::time::timeout(BOUND, output).await.context(Kind::DeadlineExceeded, step)?.step(step)?;
+        let output = match tokio::time::timeout(BOUND, output).await.context(Kind::DeadlineExceeded, step)? {
+            // Nobody can delete it; what it runs in our cgroups is killed all the same.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                tracing::warn!(container = id, program = %program.display(), "its OCI runtime is not there any more");
+                continue;
+            }
+            other => other.step(step)?,
+        };
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             return Err(Error::internal(format!("{}: {}: {}", step(), output.status, said.trim())));

@@ -127,48 +127,38 @@ async fn plan(
     let key = format!("{}/{name}", sandbox.id);
     let foreign = engine.foreign.clone();
     let (engine, sandbox) = (Arc::clone(engine), Arc::clone(sandbox));
-    foreign
-        .run(
-            key,
-            || "make the OCI spec".to_owned(),
-            move || {
-                let built = spec::build(&Inputs {
-                    id: &id,
-                    config: &config,
-                    sandbox: &sandbox,
-                    pod_dir: &engine.config.pod_dir(&sandbox.id),
-                    image: &images.image.config.process,
-                    layers: &images.layers,
-                    volumes: &images.volumes,
-                    target_pid,
-                    host: &engine.host,
-                })?;
-                let record = ContainerRecord {
-                    cgroup: sandbox.cgroup.join(&id),
-                    id,
-                    sandbox: sandbox.id.clone(),
-                    image: images.image.id.to_string(),
-                    image_ref: images
-                        .image
-                        .repo_digests
-                        .first()
-                        .cloned()
-                        .unwrap_or_else(|| images.image.id.to_string()),
-                    created_at: now(),
-                    state: ContainerState::Creating,
-                    log_path,
-                    stop_signal,
-                    uid: built.user.uid,
-                    gid: built.user.gid,
-                    groups: built.user.groups.clone(),
-                    volume_images: images.volume_ids.clone(),
-                    resources: config.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default(),
-                    config,
-                };
-                Ok((record, built, images))
-            },
-        )
-        .await
+    let work = move || {
+        let built = spec::build(&Inputs {
+            id: &id,
+            config: &config,
+            sandbox: &sandbox,
+            pod_dir: &engine.config.pod_dir(&sandbox.id),
+            image: &images.image.config.process,
+            layers: &images.layers,
+            volumes: &images.volumes,
+            target_pid,
+            host: &engine.host,
+        })?;
+        let record = ContainerRecord {
+            cgroup: sandbox.cgroup.join(&id),
+            id,
+            sandbox: sandbox.id.clone(),
+            image: images.image.id.to_string(),
+            image_ref: images.image.repo_digests.first().cloned().unwrap_or_else(|| images.image.id.to_string()),
+            created_at: now(),
+            state: ContainerState::Creating,
+            log_path,
+            stop_signal,
+            uid: built.user.uid,
+            gid: built.user.gid,
+            groups: built.user.groups.clone(),
+            volume_images: images.volume_ids.clone(),
+            resources: config.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default(),
+            config,
+        };
+        Ok((record, built, images))
+    };
+    foreign.run(key, || "make the OCI spec".to_owned(), work).await
 }
 
 /// Below the sandbox's log folder, never out of it. No path, or no folder, means no log.

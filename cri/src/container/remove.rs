@@ -11,7 +11,7 @@ use orlop_runtime::Runtime;
 
 use super::{living_shim, refused, sandbox_of, stop};
 use crate::engine::{Engine, Shared};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::events;
 use crate::shim::{FailureKind, ShimClient};
 use crate::store::Container;
@@ -85,18 +85,15 @@ pub(super) async fn delete_from_runtime(engine: &Shared, container: &Arc<Contain
     let step = format!("delete container {} without its shim", container.id);
     let pod = engine.config.pod_dir(&container.sandbox);
     Engine::blocking(|| step.clone(), move || sandbox::shim_is_gone(&pod)).await?;
-    external::delete(&engine.config, &container.id).await?;
+    let by_program = external::delete(&engine.config, &container.id).await;
+    // Whatever came of that, nothing goes on running.
     let (engine, container) = (Arc::clone(engine), Arc::clone(container));
-    Engine::blocking(
-        || step.clone(),
-        move || {
-            Runtime::new(engine.config.runtime_root())
-                .delete(&container.id, true)
-                .step(|| "ask the runtime".to_owned())?;
-            end_cgroup(&engine, &container)
-        },
-    )
-    .await
+    let work = move || {
+        let runtime = Runtime::new(engine.config.runtime_root());
+        runtime.delete(&container.id, true).step(|| "ask the runtime".to_owned())?;
+        end_cgroup(&engine, &container)
+    };
+    Error::gather(Engine::blocking(|| step, work).await.err().into_iter().chain(by_program.err()).collect())
 }
 
 fn end_cgroup(engine: &Engine, container: &Container) -> Result<()> {

@@ -3,6 +3,7 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use orlop_proto::v1;
+use sha2::{Digest, Sha256};
 
 use crate::node::{Node, wait_for};
 use crate::pod::{self, Pod, script};
@@ -175,5 +176,32 @@ async fn a_shim_that_does_not_answer_is_not_left_alone() {
     })
     .await;
     wait_for("the shim to end", async || kill(shim, None).is_err()).await;
+    node.finish().await;
+}
+
+/// As after a kill of the daemon between the note of a failed start and the end of what had begun.
+#[tokio::test]
+async fn a_container_that_is_told_as_ended_does_not_go_on() {
+    let mut node = Node::start().await;
+    let mut pod = Pod::run(&node, "failed").await;
+    let id = pod.start(script("main", "sleep 1000")).await;
+    node.kill_daemon();
+    let record = node.names.state.join("cri/containers").join(format!("{id}.json"));
+    let text = std::fs::read_to_string(&record).unwrap();
+    let mut envelope: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    let exit = serde_json::json!({
+        "started_at": 0, "finished_at": 1, "code": 128, "reason": "StartError", "message": ""
+    });
+    envelope["record"]["state"] = serde_json::json!({ "exited": exit });
+    let body = envelope.to_string();
+    let checksum = hex::encode(Sha256::digest(body.as_bytes()));
+    std::fs::write(&record, format!("{body}\n{{\"sha256\":\"{checksum}\"}}\n")).unwrap();
+    node.start_daemon().await;
+    pod.again(&node).await;
+    assert_eq!(pod.container(&id).await.reason, "StartError");
+    let end = node.names.run.join("pods").join(&pod.id).join("c").join(&id).join("exit.json");
+    wait_for("what runs to be killed", async || end.exists()).await;
+    pod.remove_container(&id).await;
+    pod.remove().await;
     node.finish().await;
 }

@@ -132,3 +132,25 @@ impl ServerCertVerifier for NoVerification {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_replaced_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let [ca, cert, key] = ["ca.crt", "client.crt", "client.key"].map(|name| folder.path().join(name));
+        let client = vec![(cert.clone(), Some(key.clone()))];
+        let settings = TlsSettings { skip_verify: false, ca: vec![ca.clone()], client };
+        let mut before = stamps(&settings);
+        for path in [&ca, &cert, &key] {
+            std::fs::write(path.with_extension("new"), "same").unwrap();
+            std::fs::rename(path.with_extension("new"), path).unwrap();
+            let after = stamps(&settings);
+            assert_ne!(before, after, "{}", path.display());
+            assert_eq!(after, stamps(&settings));
+            before = after;
+        }
+    }
+}
