@@ -22,13 +22,15 @@ const FIRST_REQUEST: Duration = Duration::from_secs(32);
 const IDLE: Duration = Duration::from_secs(90);
 /// A silent peer is asked so often whether it is still there (a machine without power never says that it is not).
 const PROBES: Duration = Duration::from_secs(15);
+/// While there is no room, the next connection is looked at after so long.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Connections at once, at most, however many descriptors there may be.
 const MOST: u64 = 8192;
 
 /// How many connections there may still be.
 struct Room {
     all: Arc<Semaphore>,
-    /// Those of clients without a certificate, who may be anybody: they cannot keep nodes and administrators out.
+    /// Those of clients without a certificate, who may be anybody: they leave half to nodes and administrators.
     strangers: Arc<Semaphore>,
 }
 
@@ -55,6 +57,7 @@ pub(crate) async fn serve(api: Arc<Api>, listener: TcpListener, tls: Arc<rustls:
             Ok((stream, peer)) => {
                 let Ok(permit) = Arc::clone(&room.all).try_acquire_owned() else {
                     tracing::warn!(%peer, "refusing a connection: there are too many");
+                    tokio::time::sleep(PAUSE).await;
                     continue;
                 };
                 let (api, acceptor, strangers) = (Arc::clone(&api), acceptor.clone(), Arc::clone(&room.strangers));
@@ -66,7 +69,7 @@ pub(crate) async fn serve(api: Arc<Api>, listener: TcpListener, tls: Arc<rustls:
             Err(error) => {
                 // Out of descriptors, most likely: let some go first.
                 tracing::warn!(%error, "accepting a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }
@@ -88,7 +91,7 @@ async fn serve_connection(api: Arc<Api>, acceptor: TlsAcceptor, strangers: &Sema
     let _permit = match (&certified, strangers.try_acquire()) {
         (Some(_), _) => None,
         (None, Ok(permit)) => Some(permit),
-        (None, Err(_)) => return tracing::warn!("refusing a connection: there are too many without a certificate"),
+        (None, Err(_)) => return tracing::debug!("refusing a connection: there are too many without a certificate"),
     };
     let stop = api.stop.clone();
     let asked = Arc::new(Notify::new());
