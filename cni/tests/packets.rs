@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{Pod, address, ask, ask_udp, can_connect, ip, on_a_host, serve_on_host};
+use common::{
+    Pod, address, ask, ask_udp, can_connect, connect_and_count_resent, ip, on_a_host, serve_on_host, wait_until,
+};
 use orlop_cni::netlink::Route;
 use orlop_cni::{PortMapping, Protocol, Runner, remove_node_rules};
 use serde_json::json;
@@ -78,8 +80,7 @@ fn the_first_packet_of_every_pod_arrives_at_once() {
             let result = runner.add(&network, &attachment).unwrap();
             for ip_config in &result.ips {
                 let gateway = ip_config.gateway.unwrap();
-                // Less than the second after which a lost packet is sent again.
-                assert!(pod.run(move || can_connect(gateway, 81)), "container {i} to {gateway}");
+                assert_eq!(pod.run(move || connect_and_count_resent(gateway, 81)), 0, "container {i} to {gateway}");
             }
         }
     });
@@ -155,7 +156,7 @@ fn a_udp_flow_follows_its_host_port_to_the_next_pod() {
             attachment.set_port_mappings(&[PortMapping { protocol: Protocol::Udp, ..port(5353, 53) }]);
             runner.add(&network, &attachment).unwrap();
             pod.serve_udp(53);
-            assert!(answered(), "{id}");
+            wait_until(answered);
             runner.del(&network, &attachment).unwrap();
             assert!(!answered(), "{id} is gone");
         }

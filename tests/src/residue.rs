@@ -54,7 +54,7 @@ fn mounts(node: &Node, things: &mut BTreeSet<String>) -> Result<()> {
     Ok(())
 }
 
-/// Host ports, and addresses of pods that have some: all elements but those of the network itself.
+/// Host ports: the sets hold the networks' subnets, which stay, the maps what belongs to pods.
 fn elements(node: &Node, things: &mut BTreeSet<String>) -> Result<()> {
     // The first pod makes the table.
     if !command::run("nft", ["list", "tables"])?.lines().any(|line| line == format!("table inet {}", node.nft_table()))
@@ -64,12 +64,9 @@ fn elements(node: &Node, things: &mut BTreeSet<String>) -> Result<()> {
     let table = command::run("nft", ["--json", "list", "table", "inet", &node.nft_table()])?;
     let table: serde_json::Value = serde_json::from_str(&table)?;
     for object in table["nftables"].as_array().context("nft's list")? {
-        let set = object.get("set").or_else(|| object.get("map"));
-        let Some(set) = set.filter(|set| !set["name"].as_str().unwrap_or_default().starts_with("masq")) else {
-            continue;
-        };
-        let elements = set["elem"].as_array().into_iter().flatten();
-        things.extend(elements.map(|element| format!("nftables {} {element}", set["name"])));
+        let Some(map) = object.get("map") else { continue };
+        let elements = map["elem"].as_array().into_iter().flatten();
+        things.extend(elements.map(|element| format!("nftables {} {element}", map["name"])));
     }
     Ok(())
 }

@@ -230,6 +230,17 @@ pub fn can_connect(ip: IpAddr, port: u16) -> bool {
     TcpStream::connect_timeout(&SocketAddr::new(ip, port), REFUSED_AFTER).is_ok()
 }
 
+/// Connects, and answers how many of this thread's network's SYN packets had to be sent again so far.
+#[track_caller]
+pub fn connect_and_count_resent(ip: IpAddr, port: u16) -> u64 {
+    TcpStream::connect_timeout(&SocketAddr::new(ip, port), CONNECTED_WITHIN).unwrap();
+    let table = fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
+    let mut lines = table.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, numbers) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut columns = names.split(' ').zip(numbers.split(' '));
+    columns.find(|(name, _)| *name == "TCPSynRetrans").unwrap().1.parse().unwrap()
+}
+
 #[track_caller]
 pub fn wait_until(mut condition: impl FnMut() -> bool) {
     let start = Instant::now();

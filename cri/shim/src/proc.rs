@@ -30,9 +30,10 @@ impl Proc {
 
     /// Reads a file below /proc whole.
     pub(crate) fn read(&self, path: &str) -> Result<String, Failure> {
-        let mut text = String::new();
-        self.file(path, OFlag::O_RDONLY)?.read_to_string(&mut text).step(format_args!("read /proc/{path}"))?;
-        Ok(text)
+        // A process may give itself a name that is not UTF-8; numbers and keywords still are.
+        let mut text = Vec::new();
+        self.file(path, OFlag::O_RDONLY)?.read_to_end(&mut text).step(format_args!("read /proc/{path}"))?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
     /// Reads a file of this process's own folder; `self` would be a link.

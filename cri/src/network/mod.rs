@@ -12,8 +12,8 @@ use crate::store::Sandbox;
 
 /// The name of the pod's interface.
 const INTERFACE: &str = "eth0";
-/// A plugin that is executed and hangs must not hold up the daemon.
-const DEADLINE: Duration = Duration::from_mins(1);
+/// Longer than the library's own deadline of a chain and of undoing one: what hangs beyond is not a plugin.
+const DEADLINE: Duration = Duration::from_mins(2);
 /// How long to look after an address whose interface is going away; the next ADD or start does the rest.
 const REAP_PAUSES: [u64; 6] = [20, 50, 100, 250, 500, 1000];
 
@@ -66,8 +66,11 @@ impl Network {
         let mut attachment = attachment(sandbox, netns)?;
         attachment.netns_going_away = true;
         self.run("detach the pod from its network", move |network| {
-            let list = network.load()?;
-            network.runner.del(&list, &attachment).step(|| format!("detach the pod from network {}", list.name))
+            // What was attached is on record: a network that is no longer configured is detached from all the same.
+            network
+                .runner
+                .del(network.load().ok().as_ref(), &attachment)
+                .step(|| "detach the pod from its network".to_owned())
         })
         .await
     }
@@ -93,12 +96,14 @@ impl Network {
     /// Removes what belongs to pods that are not among `sandboxes`.
     pub(crate) async fn collect(&self, sandboxes: Vec<String>) -> Result<()> {
         self.run("collect the garbage of the pod network", move |network| {
-            let list = network.load()?;
             let valid: Vec<AttachmentId> = sandboxes
                 .into_iter()
                 .map(|container_id| AttachmentId { container_id, ifname: INTERFACE.to_owned() })
                 .collect();
-            network.runner.gc(&list, &valid).step(|| format!("collect the garbage of network {}", list.name))
+            network
+                .runner
+                .gc(network.load().ok().as_ref(), &valid)
+                .step(|| "collect the garbage of the pod networks".to_owned())
         })
         .await
     }
