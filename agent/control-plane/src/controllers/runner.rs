@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::registry::resource::Resource;
 use crate::registry::{Registry, name_of, namespace_of};
 use crate::status::Status;
-use crate::store::{Event, Key};
+use crate::store::Key;
 
 /// Keys worked on at once.
 const WORKERS: usize = 8;
@@ -130,7 +130,9 @@ async fn follow<R: Reconciler>(
         }
         while let Ok(events) = watcher.next().await {
             for event in events {
-                for key in reconciler.keys(change_of(resource, &event)) {
+                let (object, previous) = (event.value(), event.previous());
+                let (object, previous) = (&*object, previous.as_deref());
+                for key in reconciler.keys(Change { resource, object, previous, deleted: event.deleted }) {
                     if sender.send(key).is_err() {
                         return;
                     }
@@ -140,10 +142,6 @@ async fn follow<R: Reconciler>(
         // Too far behind: start over from a list.
         expired = true;
     }
-}
-
-fn change_of<'a>(resource: &'static Resource, event: &'a Event) -> Change<'a> {
-    Change { resource, object: &event.value, previous: event.previous.as_deref(), deleted: event.deleted }
 }
 
 /// Keys that wait, that are worked on, and that are due later.

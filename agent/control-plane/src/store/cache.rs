@@ -7,8 +7,13 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::kept::Kept;
 use super::{Contents, Key};
 
+/// Many, and read by people only.
+const SHELVED: &str = "core/events";
+/// So many of the latest changes are likely to be on their way to watchers.
+const LOG_WARM: usize = 32;
 /// A resource keeps at most so many changes for watchers…
 const LOG_EVENTS: usize = 512;
 /// …and beyond this many, none older than this.
@@ -21,25 +26,38 @@ pub(crate) struct Event {
     pub(crate) revision: u64,
     pub(crate) namespace: String,
     pub(crate) name: String,
-    /// The object after the change; a deleted one in its last state, with the revision of the deletion.
-    pub(crate) value: Arc<Value>,
-    /// The object before; none when created.
-    pub(crate) previous: Option<Arc<Value>>,
+    value: Kept,
+    previous: Option<Kept>,
     pub(crate) deleted: bool,
     at: Instant,
 }
 
-/// Objects and the revision they were read at.
-#[derive(Debug)]
-pub(crate) struct Listing {
-    pub(crate) items: Vec<Arc<Value>>,
-    pub(crate) revision: u64,
+impl Event {
+    /// The object after the change; a deleted one in its last state, with the revision of the deletion.
+    pub(crate) fn value(&self) -> Arc<Value> {
+        self.value.value()
+    }
+
+    /// The object before; none when created.
+    pub(crate) fn previous(&self) -> Option<Arc<Value>> {
+        self.previous.as_ref().map(Kept::value)
+    }
+
+    /// What this change made history is hardly read any more.
+    fn shelve(&self) {
+        self.previous.iter().for_each(Kept::shelve);
+        if self.deleted {
+            self.value.shelve();
+        }
+    }
 }
+
+/// By namespace and name.
+type Objects = BTreeMap<(String, String), Kept>;
 
 #[derive(Debug)]
 struct Resource {
-    /// By namespace and name.
-    objects: BTreeMap<(String, String), Arc<Value>>,
+    objects: Objects,
     log: VecDeque<Arc<Event>>,
     /// Changes up to this revision are no longer in the log.
     floor: u64,
@@ -70,7 +88,8 @@ impl Cache {
             let (namespace, name) = rest.split_once('/').unwrap_or(("", rest));
             let storage = format!("{group}/{resource}");
             if let Some(resource) = resources.get_mut(storage.as_str()) {
-                resource.objects.insert((namespace.to_owned(), name.to_owned()), Arc::new(value));
+                let kept = kept(&storage, Arc::new(value));
+                resource.objects.insert((namespace.to_owned(), name.to_owned()), kept);
             } else {
                 tracing::warn!(key = path, "an object of an unknown resource stays unread in the database");
             }
@@ -80,15 +99,16 @@ impl Cache {
 
     pub(super) fn get(&self, key: &Key) -> Option<Arc<Value>> {
         let objects = &self.resources.get(key.resource)?.objects;
-        objects.get(&(key.namespace.clone(), key.name.clone())).cloned()
+        objects.get(&(key.namespace.clone(), key.name.clone())).map(Kept::value)
     }
 
-    pub(super) fn list(&self, resource: &str, namespace: Option<&str>) -> Listing {
+    /// The objects, and the revision they are of. What is shelved is better parsed without the cache's lock.
+    pub(super) fn list(&self, resource: &str, namespace: Option<&str>) -> (Vec<Kept>, u64) {
         let items = self.resources.get(resource).map_or_else(Vec::new, |r| in_namespace(&r.objects, namespace));
-        Listing { items, revision: self.revision }
+        (items, self.revision)
     }
 
-    pub(super) fn list_at(&self, resource: &str, namespace: Option<&str>, revision: u64) -> Option<Listing> {
+    pub(super) fn list_at(&self, resource: &str, namespace: Option<&str>, revision: u64) -> Option<(Vec<Kept>, u64)> {
         let resource = self.resources.get(resource)?;
         if revision < resource.floor || revision > self.revision {
             return None;
@@ -97,11 +117,11 @@ impl Cache {
         for event in resource.log.iter().rev().take_while(|e| e.revision > revision) {
             let key = (event.namespace.clone(), event.name.clone());
             match &event.previous {
-                Some(previous) => objects.insert(key, Arc::clone(previous)),
+                Some(previous) => objects.insert(key, previous.clone()),
                 None => objects.remove(&key),
             };
         }
-        Some(Listing { items: in_namespace(&objects, namespace), revision })
+        Some((in_namespace(&objects, namespace), revision))
     }
 
     /// Changes after `revision`, and the revision up to which these are all; `None` when some are gone.
@@ -126,11 +146,15 @@ impl Cache {
         self.revision = revision;
         let Some(resource) = self.resources.get_mut(key.resource) else { return };
         let place = (key.namespace.clone(), key.name.clone());
+        let value = kept(key.resource, value);
         let previous =
-            if deleted { resource.objects.remove(&place) } else { resource.objects.insert(place, Arc::clone(&value)) };
+            if deleted { resource.objects.remove(&place) } else { resource.objects.insert(place, value.clone()) };
         let (namespace, name) = (key.namespace.clone(), key.name.clone());
         let at = Instant::now();
         resource.log.push_back(Arc::new(Event { revision, namespace, name, value, previous, deleted, at }));
+        if let Some(cold) = resource.log.len().checked_sub(1 + LOG_WARM) {
+            resource.log[cold].shelve();
+        }
         resource.trim(at);
         resource.wake.send_replace(revision);
     }
@@ -149,13 +173,21 @@ impl Resource {
     }
 }
 
-fn in_namespace(objects: &BTreeMap<(String, String), Arc<Value>>, namespace: Option<&str>) -> Vec<Arc<Value>> {
+fn kept(resource: &str, value: Arc<Value>) -> Kept {
+    let kept = Kept::new(value);
+    if resource == SHELVED {
+        kept.shelve();
+    }
+    kept
+}
+
+fn in_namespace(objects: &Objects, namespace: Option<&str>) -> Vec<Kept> {
     match namespace {
         None => objects.values().cloned().collect(),
         Some(namespace) => objects
             .range((namespace.to_owned(), String::new())..)
             .take_while(|((n, _), _)| n == namespace)
-            .map(|(_, value)| Arc::clone(value))
+            .map(|(_, kept)| kept.clone())
             .collect(),
     }
 }

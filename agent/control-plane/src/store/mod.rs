@@ -9,6 +9,7 @@
 //! a revision, not a queue: a slow one finds its place gone from the log (`Expired`) and costs nothing meanwhile.
 
 mod cache;
+mod kept;
 mod sqlite;
 mod watch;
 mod writer;
@@ -18,11 +19,12 @@ use std::sync::{Arc, RwLock};
 
 use serde_json::Value;
 
-pub(crate) use cache::{Event, Listing};
+pub(crate) use cache::Event;
 pub(crate) use watch::Watcher;
 pub(crate) use writer::{Durability, Expect, Write, WriteError};
 
 use cache::Cache;
+use kept::Kept;
 
 /// Where an object is: `/registry/<group>/<resource>/<namespace>/<name>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,6 +111,19 @@ pub(crate) trait Backend: Send {
     fn commit(&mut self, rows: &[Row], ceiling: Option<u64>, sync: bool) -> Result<(), Error>;
 }
 
+/// Objects and the revision they were read at.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    pub(crate) items: Vec<Arc<Value>>,
+    pub(crate) revision: u64,
+}
+
+impl Listing {
+    fn of((kept, revision): (Vec<Kept>, u64)) -> Listing {
+        Listing { items: kept.iter().map(Kept::value).collect(), revision }
+    }
+}
+
 /// The store's handle; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
@@ -136,12 +151,12 @@ impl Store {
 
     /// Objects of a resource, of one namespace or of all, in key order, with the revision they were read at.
     pub(crate) fn list(&self, resource: &str, namespace: Option<&str>) -> Listing {
-        self.read(|cache| cache.list(resource, namespace))
+        Listing::of(self.read(|cache| cache.list(resource, namespace)))
     }
 
     /// Like [`Store::list`], as it was at `revision`; `None` when that is no longer known.
     pub(crate) fn list_at(&self, resource: &str, namespace: Option<&str>, revision: u64) -> Option<Listing> {
-        self.read(|cache| cache.list_at(resource, namespace, revision))
+        self.read(|cache| cache.list_at(resource, namespace, revision)).map(Listing::of)
     }
 
     /// The newest revision.

@@ -80,8 +80,8 @@ async fn a_watcher_sees_every_change_in_order_and_learns_when_it_is_too_late() {
         seen.extend(watcher.next().await.unwrap());
     }
     assert!(seen.windows(2).all(|pair| pair[0].revision < pair[1].revision));
-    assert!(seen[0].previous.is_none() && !seen[0].deleted);
-    assert!(seen[4].deleted && revision(&seen[4].value) == seen[4].revision);
+    assert!(seen[0].previous().is_none() && !seen[0].deleted);
+    assert!(seen[4].deleted && revision(&seen[4].value()) == seen[4].revision);
     let at = store.list_at(PODS, None, seen[2].revision).unwrap();
     assert_eq!(at.items[0]["n"], 1, "a listing of the past shows the past");
     assert!(store.watch(PODS, start - 1).poll().is_err(), "what was before the log's start has expired");

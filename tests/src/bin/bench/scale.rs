@@ -1,10 +1,11 @@
 //! From `kubectl scale --replicas=30` to thirty ready pods. They stay, for the memory that follows.
 
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use anyhow::{Result, ensure};
 use orlop_tests::node::Node;
+use orlop_tests::wait;
 
 use crate::figures::{Times, against};
 
@@ -25,6 +26,8 @@ pub(crate) fn measure(node: &Node, image: &str) -> Result<()> {
         if round > 0 {
             kubectl.run(&["scale", "deployment/bench", "--replicas=0"])?;
             kubectl.run(&["wait", "--for=delete", "pod", "-l", "app=bench", "--timeout=120s"])?;
+            // With a grace of zero the API forgets pods before they have ended; what ends is not part of the round.
+            wait_for_sandboxes(node, 0)?;
         }
         times.take(|| {
             kubectl.run(&["scale", "deployment/bench", &format!("--replicas={REPLICAS}")])?;
@@ -37,6 +40,12 @@ pub(crate) fn measure(node: &Node, image: &str) -> Result<()> {
             Ok(())
         })?;
     }
+    wait_for_sandboxes(node, REPLICAS as usize)?;
     against(&format!("{REPLICAS} replicas ready, median of {ROUNDS}"), times.median() / 1e3, "s", 2.0);
     Ok(())
+}
+
+/// Waits until the node has so many sandboxes, and nothing of others.
+fn wait_for_sandboxes(node: &Node, wanted: usize) -> Result<()> {
+    wait::until_equal("sandboxes", &wanted, || Ok(fs::read_dir(node.run().join("pods"))?.count()))
 }

@@ -221,8 +221,9 @@ impl Feed {
             if self.namespace.as_ref().is_some_and(|namespace| *namespace != event.namespace) {
                 continue;
             }
-            let was = event.previous.as_ref().is_some_and(|previous| self.selection.matches(previous));
-            let is = !event.deleted && self.selection.matches(&event.value);
+            let value = event.value();
+            let was = event.previous().is_some_and(|previous| self.selection.matches(&previous));
+            let is = !event.deleted && self.selection.matches(&value);
             let kind = match (was, is) {
                 (false, false) => continue,
                 (false, true) => "ADDED",
@@ -230,7 +231,7 @@ impl Feed {
                 // Gone, or out of the selection, which is the same to this client.
                 (true, false) => "DELETED",
             };
-            self.queue.push_back(self.encoder.event(kind, &event.value));
+            self.queue.push_back(self.encoder.event(kind, &value));
         }
     }
 }
