@@ -33,7 +33,7 @@ pub(crate) fn acceptor(config: &Config, sans: Vec<String>) -> Result<TlsAcceptor
     };
     let chain: Vec<_> = certificates(&cert)?;
     let key = PrivateKeyDer::from_pem_file(&key).map_err(failed("reading the serving key"))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = orlop_tls::provider();
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(failed("choosing TLS versions"))?;

@@ -2,14 +2,11 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use hyper_rustls::ConfigBuilderExt;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 
 use super::super::error::Error;
 use super::hosts::{Endpoint, TlsSettings};
@@ -51,16 +48,17 @@ fn authorities() -> Option<PathBuf> {
 pub(super) fn config(endpoint: &Endpoint) -> Result<ClientConfig, Error> {
     let fail = |reason: String| Error::Tls { host: endpoint.host.clone(), reason };
     let settings = &endpoint.tls;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| fail(error.to_string()))?;
     let builder = if settings.skip_verify {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(NoVerification(provider)))
+        orlop_tls::unverified_client()
     } else {
         let roots = roots(settings).map_err(fail)?;
-        if roots.is_empty() { builder.with_webpki_roots() } else { builder.with_root_certificates(roots) }
+        if roots.is_empty() {
+            orlop_tls::client().map(ConfigBuilderExt::with_webpki_roots)
+        } else {
+            orlop_tls::client_of(roots)
+        }
     };
+    let builder = builder.map_err(|error| fail(error.to_string()))?;
     match settings.client.first() {
         None => Ok(builder.with_no_client_auth()),
         Some((cert, key)) => {
@@ -92,45 +90,6 @@ fn identity(cert: &Path, key: Option<&Path>) -> Result<(Vec<CertificateDer<'stat
     let key = key.unwrap_or(cert);
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| format!("{}: {error}", key.display()))?;
     Ok((certificates(cert)?, private))
-}
-
-/// What `skip_verify = true` in a hosts.toml asks for: encryption without knowing the peer.
-#[derive(Debug)]
-struct NoVerification(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for NoVerification {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]
