@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use anyhow::{Context, Result};
@@ -24,7 +24,7 @@ impl Inventory {
         mounts(&mut things)?;
         interfaces(&mut things)?;
         tables(&mut things)?;
-        cgroups(&mut things, Path::new("/sys/fs/cgroup"))?;
+        cgroups(&mut things)?;
         processes(&mut things, folder)?;
         Ok(Inventory { things })
     }
@@ -84,21 +84,47 @@ fn tables(things: &mut BTreeSet<String>) -> Result<()> {
     Ok(())
 }
 
-fn cgroups(things: &mut BTreeSet<String>, folder: &Path) -> Result<()> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        // A cgroup that goes away while we look is not left.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).with_context(|| format!("list {}", folder.display())),
-    };
-    for entry in entries {
-        let path = entry?.path();
-        if path.is_dir() && !path.is_symlink() {
-            things.insert(format!("cgroup {}", path.display()));
-            cgroups(things, &path)?;
+/// The cgroups at the top of each hierarchy, and all below those of orlop. What others do below theirs is theirs.
+fn cgroups(things: &mut BTreeSet<String>) -> Result<()> {
+    for line in fs::read_to_string("/proc/self/mountinfo")?.lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let kind = fields.iter().skip_while(|field| **field != "-").nth(1);
+        let Some((point, true)) = fields.get(4).map(|point| (point, matches!(kind, Some(&"cgroup" | &"cgroup2"))))
+        else {
+            continue;
+        };
+        for top in groups_in(Path::new(point))? {
+            things.insert(format!("cgroup {}", top.display()));
+            let mut ours = Vec::new();
+            if top.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"orlop")) {
+                ours.push(top);
+            }
+            while let Some(group) = ours.pop() {
+                for below in groups_in(&group)? {
+                    things.insert(format!("cgroup {}", below.display()));
+                    ours.push(below);
+                }
+            }
         }
     }
     Ok(())
+}
+
+/// The folders in a folder; none when it has gone meanwhile.
+fn groups_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("list {}", folder.display())),
+    };
+    let mut folders = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            folders.push(entry.path());
+        }
+    }
+    Ok(folders)
 }
 
 fn processes(things: &mut BTreeSet<String>, folder: &Path) -> Result<()> {
@@ -118,4 +144,36 @@ fn processes(things: &mut BTreeSet<String>, folder: &Path) -> Result<()> {
         things.insert(format!("process {pid} {}", String::from_utf8_lossy(&line).replace('\0', " ")));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_made_is_found_and_what_others_make_below_theirs_is_not() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIP: cgroups are root's to make");
+            return;
+        }
+        let nowhere = tempfile::tempdir().expect("an empty folder");
+        let nowhere = nowhere.path();
+        let hierarchy = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].into_iter().map(Path::new).find(|p| p.is_dir());
+        let hierarchy = hierarchy.expect("a cgroup hierarchy");
+        let [theirs, ours] = ["someone", "orlop"].map(|name| hierarchy.join(format!("{name}-{}", std::process::id())));
+        fs::create_dir(&theirs).expect("make a cgroup");
+        let before = Inventory::take(nowhere).expect("an inventory");
+        fs::create_dir(theirs.join("below")).expect("make a cgroup");
+        fs::create_dir_all(ours.join("below")).expect("make a cgroup");
+        let left = Inventory::take(nowhere).expect("an inventory").beyond(&before).to_string();
+        for folder in [theirs.join("below"), theirs, ours.join("below"), ours.clone()] {
+            fs::remove_dir(folder).expect("remove a cgroup");
+        }
+        let ours = ours.display();
+        assert!(
+            left.contains(&format!("cgroup {ours}\n")) && left.contains(&format!("cgroup {ours}/below\n")),
+            "{left}"
+        );
+        assert!(!left.contains("someone"), "{left}");
+    }
 }
