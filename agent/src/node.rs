@@ -53,7 +53,12 @@ async fn register(ctx: &Context, client: &Client) -> Node {
         match try_register(ctx, &api).await {
             Ok(node) => return node,
             Err(error) => {
-                tracing::info!(%error, "cannot register the node yet");
+                // A server that is not there yet will come; one that refuses wants something changed.
+                if matches!(error, kube::Error::Api(_)) {
+                    tracing::warn!(%error, "the API server refuses to register the node");
+                } else {
+                    tracing::info!(%error, "cannot register the node yet");
+                }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LAST_RETRY);
             }

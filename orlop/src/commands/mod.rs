@@ -37,7 +37,10 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         _ => {}
     }
     let config = Config::load(cli.config.as_deref())?;
-    logging::start(cli.log.as_deref().unwrap_or(&config.log))?;
+    // The configuration's filter is for daemons. A command says itself what matters, and what went wrong.
+    let daemon_log = matches!(cli.command, Command::Up | Command::Agent(_) | Command::ControlPlane | Command::Cri)
+        .then_some(&*config.log);
+    logging::start(cli.log.as_deref().or(daemon_log).unwrap_or("error"))?;
     match cli.command {
         Command::Up => daemon(up::run(config)),
         Command::Agent(args) => daemon(agent::run(config, args)),
