@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::unistd::Pid;
-use oci_spec::runtime::{Linux, LinuxIdMapping, Spec};
+use oci_spec::runtime::{Linux, Spec};
 
 use crate::cgroups::{self, Cgroups};
 use crate::child::Child;
@@ -180,12 +180,15 @@ fn plan(
         process,
         seccomp: linux.seccomp().as_ref(),
         personality: linux.personality().as_ref(),
+        memory_policy: linux.memory_policy().as_ref(),
         stdio: opts.stdio,
         preserve_fds: opts.preserve_fds,
         new_keyring: !opts.no_new_keyring,
     };
     let process = ProcessPlan::new(request, runtime.warn)?;
     let mounts = spec.mounts().iter().flatten().map(|mount| PlannedMount::new(mount, &checked.bundle));
+    let mut mounts = mounts.collect::<Result<Vec<_>, _>>()?;
+    mounts::prepare_idmapped(&mut mounts, linux)?;
     let pairs = linux.sysctl().iter().flatten().map(|(name, value)| (name.clone(), value.clone()));
     let given = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
     let propagation = linux.rootfs_propagation().as_deref().filter(|text| !text.is_empty());
@@ -198,7 +201,7 @@ fn plan(
         detached: rootfs::mount_detached(&opts.rootfs)?,
         read_only: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
         propagation: propagation.map(mounts::rootfs_propagation).transpose()?,
-        mounts: mounts.collect::<Result<_, _>>()?,
+        mounts,
         nodes: devices::plan(linux.devices().as_deref().unwrap_or_default())?,
         masked: linux.masked_paths().clone().unwrap_or_default(),
         protected: linux.readonly_paths().clone().unwrap_or_default(),
@@ -227,13 +230,9 @@ fn clone(plan: &mut InitPlan) -> Result<(Pid, OwnedFd), Error> {
 
 /// Writes the mappings of a new user namespace (user_namespaces(7)).
 fn map_user(pid: Pid, linux: &Linux) -> Result<(), Failure> {
-    let lines = |mappings: &Option<Vec<LinuxIdMapping>>| -> String {
-        let line = |map: &LinuxIdMapping| format!("{} {} {}\n", map.container_id(), map.host_id(), map.size());
-        mappings.iter().flatten().map(line).collect()
-    };
     for (file, mappings) in [("uid_map", linux.uid_mappings()), ("gid_map", linux.gid_mappings())] {
         let path = format!("/proc/{pid}/{file}");
-        std::fs::write(&path, lines(mappings)).at("write", &path)?;
+        std::fs::write(&path, mounts::id_map_lines(mappings.as_deref().unwrap_or_default())).at("write", &path)?;
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ use crate::options::{ExecOptions, Started};
 use crate::path::Root;
 use crate::process::{ProcessPlan, ProcessRequest, check_preserved};
 use crate::procfs::ProcFs;
+use crate::schedule::{self, Cpus, ExecCpus};
 use crate::status::Status;
 use crate::store::{self, Record};
 use crate::sys::{self, ns};
@@ -34,6 +35,7 @@ struct ExecPlan {
     /// The container's first process, whose namespaces are joined, and which of them.
     init: OwnedFd,
     namespaces: u64,
+    cpus: ExecCpus,
     caller: ProcessEnd,
 }
 
@@ -78,6 +80,7 @@ impl Runtime {
             process: &opts.process,
             seccomp: linux.and_then(|linux| linux.seccomp().as_ref()),
             personality: linux.and_then(|linux| linux.personality().as_ref()),
+            memory_policy: linux.and_then(|linux| linux.memory_policy().as_ref()),
             stdio: opts.stdio,
             preserve_fds: opts.preserve_fds,
             new_keyring: !opts.no_new_keyring,
@@ -93,6 +96,7 @@ impl Runtime {
             entrance: record.cgroups.entrance(opts.cgroup.as_deref())?,
             init,
             namespaces: other_namespaces(record.pid)?,
+            cpus: schedule::exec_cpus(opts.process.exec_cpu_affinity().as_ref())?,
             caller,
         })
     }
@@ -164,6 +168,7 @@ fn clone(record: &Record, plan: &mut ExecPlan) -> Result<(nix::unistd::Pid, Owne
         let namespace = File::open(&path).at("open namespace", path)?;
         Some(ChildNamespaces::join_pid(&namespace.into())?)
     };
+    let cpus = plan.cpus.initial.as_ref().map(Cpus::lend).transpose()?;
     let mut cloned = sys::clone_process(0, plan.entrance.unified());
     if plan.follow_init && matches!(cloned, Err(Errno::EBUSY)) {
         // A group of version 2 that has handed its controllers to groups below takes no process any more: the
@@ -173,7 +178,7 @@ fn clone(record: &Record, plan: &mut ExecPlan) -> Result<(nix::unistd::Pid, Owne
     }
     match cloned.at("clone", "a process for the container")? {
         Some(child) => {
-            drop(guard);
+            drop((guard, cpus));
             Ok(child)
         }
         None => run(plan),
@@ -196,6 +201,9 @@ fn set_up(plan: &mut ExecPlan) -> Result<(), Failure> {
     plan.process.begin(keep)?;
     let proc = ProcFs::open()?;
     plan.entrance.enter()?;
+    if let Some(cpus) = &plan.cpus.last {
+        cpus.apply()?;
+    }
     plan.process.set_oom_score(&proc)?;
     if plan.namespaces != 0 {
         sys::setns(&plan.init, plan.namespaces).at("join", "the container's namespaces")?;

@@ -50,6 +50,7 @@ impl InitPlan {
         fds.extend(self.entrance.fds());
         fds.extend(self.namespaces.fds().map(AsRawFd::as_raw_fd));
         fds.extend(self.detached.iter().map(AsRawFd::as_raw_fd));
+        fds.extend(self.mounts.iter().filter_map(PlannedMount::fd).map(AsRawFd::as_raw_fd));
         fds
     }
 

@@ -27,6 +27,7 @@ mod path;
 mod process;
 mod procfs;
 mod rootfs;
+mod schedule;
 mod seccomp;
 mod self_protection;
 mod signal;

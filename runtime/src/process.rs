@@ -10,7 +10,8 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use oci_spec::runtime::{
-    IOPriorityClass, LinuxPersonality, LinuxPersonalityDomain, LinuxSeccomp, PosixRlimitType, Process,
+    IOPriorityClass, LinuxMemoryPolicy, LinuxPersonality, LinuxPersonalityDomain, LinuxSeccomp, PosixRlimitType,
+    Process,
 };
 
 use crate::capabilities::CapabilitySets;
@@ -18,8 +19,9 @@ use crate::error::{Context, Error, Failure};
 use crate::options::Stdio;
 use crate::path::{Root, c_string};
 use crate::procfs::ProcFs;
+use crate::schedule::{self, MemoryPolicy};
 use crate::seccomp::Filter;
-use crate::sys;
+use crate::sys::{self, SchedAttr};
 use crate::terminal;
 
 /// All that a new process needs to become the program, prepared and checked by its parent.
@@ -38,6 +40,8 @@ pub(crate) struct ProcessPlan {
     rlimits: Vec<(u32, u64, u64)>,
     oom_score_adj: Option<i32>,
     io_priority: Option<(u32, u32)>,
+    scheduler: Option<SchedAttr>,
+    memory_policy: Option<MemoryPolicy>,
     personality: Option<u32>,
     apparmor: Option<String>,
     selinux: Option<String>,
@@ -58,6 +62,7 @@ pub(crate) struct ProcessRequest<'a> {
     pub(crate) process: &'a Process,
     pub(crate) seccomp: Option<&'a LinuxSeccomp>,
     pub(crate) personality: Option<&'a LinuxPersonality>,
+    pub(crate) memory_policy: Option<&'a LinuxMemoryPolicy>,
     pub(crate) stdio: Stdio,
     pub(crate) preserve_fds: u32,
     pub(crate) new_keyring: bool,
@@ -104,6 +109,8 @@ impl ProcessPlan {
             rlimits: rlimits(process)?,
             oom_score_adj: process.oom_score_adj(),
             io_priority: process.io_priority().as_ref().map(|io| (io_class(io.class()), io.priority() as u32)),
+            scheduler: process.scheduler().as_ref().map(schedule::scheduler).transpose()?,
+            memory_policy: request.memory_policy.map(MemoryPolicy::plan).transpose()?,
             personality: request.personality.map(persona).transpose()?,
             apparmor: process.apparmor_profile().clone().filter(|profile| !profile.is_empty()),
             selinux: process.selinux_label().clone().filter(|label| !label.is_empty()),
@@ -230,6 +237,12 @@ impl ProcessPlan {
         }
         if let Some((class, level)) = self.io_priority {
             sys::set_io_priority(class, level).at("set", "I/O priority")?;
+        }
+        if let Some(scheduler) = &self.scheduler {
+            sys::set_scheduler(scheduler).at("set", "process.scheduler")?;
+        }
+        if let Some(policy) = &self.memory_policy {
+            policy.apply()?;
         }
         if let Some(persona) = self.personality {
             sys::set_personality(persona).at("set", "personality")?;

@@ -201,7 +201,27 @@ pub(crate) fn read_config(folder: &Path) -> Result<Spec, Error> {
 
 /// Understands a configuration.
 pub(crate) fn parse_config(bytes: &[u8], path: &Path) -> Result<Spec, Error> {
-    serde_json::from_slice(bytes).map_err(|error| Error::invalid(path.display().to_string(), error.to_string()))
+    let invalid = |error: serde_json::Error| Error::invalid(path.display().to_string(), error.to_string());
+    serde_json::from_slice(bytes).or_else(|error| match with_known_names(bytes) {
+        Some(value) => serde_json::from_value(value).map_err(invalid),
+        None => Err(invalid(error)),
+    })
+}
+
+/// The configuration with the names that `oci-spec` has for two flags of `process.scheduler`, where it has them
+/// as the specification does. Only what could not be read is looked at.
+fn with_known_names(bytes: &[u8]) -> Option<serde_json::Value> {
+    const NAMES: [(&str, &str); 2] =
+        [("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"), ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN")];
+    let mut value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    let mut changed = false;
+    for flag in value.pointer_mut("/process/scheduler/flags")?.as_array_mut()? {
+        if let Some((_, known)) = NAMES.iter().find(|(name, _)| flag == name) {
+            *flag = serde_json::Value::from(*known);
+            changed = true;
+        }
+    }
+    changed.then_some(value)
 }
 
 /// The names of all containers; none when the folder is not there.

@@ -6,6 +6,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
 use crate::cgroups;
 use crate::error::Error;
 use crate::hooks;
+use crate::schedule;
 
 type Check = fn(&Spec) -> Result<(), Error>;
 
@@ -59,16 +60,12 @@ fn process(spec: &Spec) -> Result<(), Error> {
     }
 }
 
-/// Refuses what a process can ask for and does not get, for `create` and `exec`.
+/// Checks what does not need the host, for `create` and `exec`.
 pub(crate) fn check_process(process: &Process) -> Result<(), Error> {
-    let refused = [
-        ("process.scheduler", process.scheduler().is_some()),
-        ("process.execCPUAffinity", process.exec_cpu_affinity().is_some()),
-    ];
-    match refused.into_iter().find(|(_, given)| *given) {
-        Some((field, _)) => Err(Error::unsupported(field, "not implemented yet")),
-        None => Ok(()),
+    if let Some(scheduler) = process.scheduler() {
+        schedule::scheduler(scheduler)?;
     }
+    schedule::exec_cpus(process.exec_cpu_affinity().as_ref()).map(drop)
 }
 
 fn namespaces(spec: &Spec) -> Result<(), Error> {
@@ -170,7 +167,6 @@ fn extensions(spec: &Spec) -> Result<(), Error> {
     let Some(linux) = linux(spec) else { return Ok(()) };
     let refused = [
         ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.memoryPolicy", linux.memory_policy().is_some()),
         ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
         ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
     ];

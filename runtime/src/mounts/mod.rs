@@ -2,10 +2,14 @@
 //! Each is made detached, changed, and only then attached to a target that is held by descriptor.
 
 mod cgroup;
+mod copy_up;
 mod hide;
+mod idmap;
 mod options;
+mod remount;
 
 pub(crate) use hide::{mask_paths, protect_paths};
+pub(crate) use idmap::{lines as id_map_lines, prepare as prepare_idmapped};
 pub(crate) use options::{MountOptions, known, rootfs_propagation};
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,12 +25,15 @@ use crate::path::Root;
 use crate::sys::{self, FsContext, MountAttr, attr};
 
 /// A mount of the spec, understood.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct PlannedMount {
     destination: PathBuf,
     source: PathBuf,
     kind: Kind,
     options: MountOptions,
+    mapping: Option<idmap::Mapping>,
+    /// The mount itself, made by the caller because its ids are mapped.
+    tree: Option<OwnedFd>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +44,10 @@ enum Kind {
     /// The container's own cgroups, as bind mounts.
     Cgroup,
     Filesystem(String),
+    /// Other options for what is mounted there; `bind` when they are the mount's only.
+    Remount {
+        bind: bool,
+    },
 }
 
 /// Filesystems that exist once per namespace and take `ro` as a property of the mount only.
@@ -46,11 +57,9 @@ impl PlannedMount {
     /// Understands a mount; a relative source begins at the bundle.
     pub(crate) fn new(mount: &Mount, bundle: &Path) -> Result<PlannedMount, Error> {
         let field = format!("mounts[{}]", mount.destination().display());
-        if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-            return Err(Error::unsupported(format!("{field}.uidMappings"), "idmapped mounts are not implemented yet"));
-        }
-        let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default())?;
+        let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default());
         let kind = match (options.bind, mount.typ().as_deref()) {
+            (bind, kind) if options.remount => Kind::Remount { bind: bind.is_some() || kind == Some("bind") },
             (Some(recursive), _) => Kind::Bind { recursive },
             (None, Some("bind")) => Kind::Bind { recursive: false },
             (None, Some("cgroup" | "cgroup2")) => Kind::Cgroup,
@@ -62,11 +71,17 @@ impl PlannedMount {
             (Kind::Bind { .. }, Some(source)) => bundle.join(source),
             (_, source) => source.clone().unwrap_or_default(),
         };
-        Ok(PlannedMount { destination: mount.destination().clone(), source, kind, options })
+        let mapping = idmap::mapping(mount, options.idmap, matches!(kind, Kind::Bind { .. }))?;
+        Ok(PlannedMount { destination: mount.destination().clone(), source, kind, options, mapping, tree: None })
     }
 
     pub(crate) fn destination(&self) -> &Path {
         &self.destination
+    }
+
+    /// The descriptor that the process needs for it, if any.
+    pub(crate) fn fd(&self) -> Option<&OwnedFd> {
+        self.tree.as_ref()
     }
 
     pub(crate) fn is_bind(&self) -> bool {
@@ -98,17 +113,24 @@ pub(crate) fn mount(
         Kind::Bind { recursive } => bind(root, mount, *recursive),
         Kind::Cgroup => cgroup::mount(root, &mount.destination, &mount.options, cgroups, late),
         Kind::Filesystem(name) => filesystem(root, mount, name, late),
+        Kind::Remount { bind } => remount::remount(root, mount, *bind),
     }
 }
 
 fn bind(root: &Root, mount: &PlannedMount, recursive: bool) -> Result<(), Failure> {
     let step = "mount";
     let object = || format!("{} at {}", mount.source.display(), mount.destination.display());
-    let tree = sys::clone_tree(&mount.source, recursive).at(step, object())?;
-    let is_folder = is_folder(&tree).at(step, object())?;
+    let made;
+    let tree = if let Some(tree) = &mount.tree {
+        tree
+    } else {
+        made = sys::clone_tree(&mount.source, recursive).at(step, object())?;
+        &made
+    };
+    let is_folder = is_folder(tree).at(step, object())?;
     let target = target(root, &mount.destination, is_folder).at(step, object())?;
-    set_attributes(&tree, &mount.options.bind_attr(), &mount.options).at(step, object())?;
-    sys::attach_mount(&tree, &target).at(step, object())
+    set_attributes(tree, &mount.options.bind_attr(), &mount.options).at(step, object())?;
+    sys::attach_mount(tree, &target).at(step, object())
 }
 
 fn filesystem(root: &Root, mount: &PlannedMount, name: &str, late: &mut LateReadOnly) -> Result<(), Failure> {
@@ -133,6 +155,9 @@ fn filesystem(root: &Root, mount: &PlannedMount, name: &str, late: &mut LateRead
     }
     let made = context.mount(attributes);
     let made = made.map_err(|errno| Failure::new(step, object(), errno).note(context.message()))?;
+    if name == "tmpfs" && mount.options.copy_up {
+        copy_up::copy_up(&target, made.try_clone().at(step, object())?, &mount.destination)?;
+    }
     let rest = MountAttr { set: mount.options.attr.set & attr::NOSYMFOLLOW, ..MountAttr::default() };
     set_attributes(&made, &rest, &mount.options).at(step, object())?;
     sys::attach_mount(&made, &target).at(step, object())?;

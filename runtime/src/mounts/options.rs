@@ -15,6 +15,12 @@ pub(crate) struct MountOptions {
     pub(crate) recursive_attr: MountAttr,
     /// `MS_*` propagation, and whether for all below, in order.
     pub(crate) propagation: Vec<(u64, bool)>,
+    /// `Some(recursive)` for a mount whose ids are mapped.
+    pub(crate) idmap: Option<bool>,
+    /// Whether a tmpfs begins with what it covers.
+    pub(crate) copy_up: bool,
+    /// Whether it is the mount that is there already that changes.
+    pub(crate) remount: bool,
     /// For the filesystem.
     pub(crate) data: Vec<(String, Option<String>)>,
 }
@@ -52,37 +58,38 @@ const PROPAGATION: [(&str, u64); 4] = [
 /// Options that say what is so anyway, or that only mount(8) has a use for.
 const IGNORED: [&str; 4] = ["defaults", "nostrictatime", "loud", "newinstance"];
 
-/// Options that mean something we cannot do.
-const REFUSED: [&str; 4] = ["tmpcopyup", "idmap", "ridmap", "remount"];
+/// Options that are no flags of a mount.
+const OTHERS: [&str; 7] = ["bind", "rbind", "defaults", "idmap", "ridmap", "tmpcopyup", "remount"];
 
 /// Every option name that is understood as a flag, for `features`.
 pub(crate) fn known() -> Vec<String> {
     let flags = FLAGS.iter().map(|(name, ..)| *name);
     let propagation = PROPAGATION.iter().map(|(name, _)| *name);
     let both = flags.chain(propagation).flat_map(|name| [name.to_owned(), format!("r{name}")]);
-    let mut all: Vec<String> = both.chain(["bind".into(), "rbind".into(), "defaults".into()]).collect();
+    let mut all: Vec<String> = both.chain(OTHERS.map(str::to_owned)).collect();
     all.sort_unstable();
     all
 }
 
 impl MountOptions {
     /// Sorts the options of a mount of the spec.
-    pub(crate) fn parse(options: &[String]) -> Result<MountOptions, Error> {
+    pub(crate) fn parse(options: &[String]) -> MountOptions {
         let mut sorted = MountOptions::default();
         for option in options {
-            sorted.add(option)?;
+            sorted.add(option);
         }
-        Ok(sorted)
+        sorted
     }
 
-    fn add(&mut self, option: &str) -> Result<(), Error> {
+    fn add(&mut self, option: &str) {
         match option {
             "bind" => self.bind = Some(self.bind.unwrap_or(false)),
             "rbind" => self.bind = Some(true),
+            "idmap" => self.idmap = Some(false),
+            "ridmap" => self.idmap = Some(true),
+            "tmpcopyup" => self.copy_up = true,
+            "remount" => self.remount = true,
             _ if IGNORED.contains(&option) => (),
-            _ if REFUSED.contains(&option) => {
-                return Err(Error::unsupported(format!("the mount option {option:?}"), "not implemented yet"));
-            }
             _ => {
                 if let Some((_, set, clear)) = FLAGS.iter().find(|(name, ..)| *name == option) {
                     apply(&mut self.attr, *set, *clear);
@@ -98,7 +105,6 @@ impl MountOptions {
                 }
             }
         }
-        Ok(())
     }
 
     /// What to change on a copy of a mount. `rw` does not: a copy of a read-only mount stays read-only.
@@ -138,7 +144,7 @@ mod tests {
 
     fn parse(options: &[&str]) -> MountOptions {
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
-        MountOptions::parse(&options).expect("options")
+        MountOptions::parse(&options)
     }
 
     #[test]
@@ -158,6 +164,6 @@ mod tests {
         assert_eq!(parse(&["ro", "rw"]).attr, MountAttr { clear: attr::RDONLY, ..MountAttr::default() });
         assert!(parse(&["rbind", "rw"]).bind_attr().is_empty());
         assert!(parse(&["rprivate"]).attr.is_empty());
-        assert!(MountOptions::parse(&["idmap".into()]).is_err());
+        assert_eq!(parse(&["idmap", "ridmap"]).idmap, Some(true));
     }
 }

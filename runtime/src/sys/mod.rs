@@ -7,6 +7,7 @@ mod clone;
 mod credentials;
 mod mount;
 mod process;
+mod schedule;
 mod terminal;
 
 pub(crate) use bpf::{BpfInsn, attach_device_program, detach_device_program, device_programs, load_device_program};
@@ -14,6 +15,7 @@ pub(crate) use clone::{clone_process, ns};
 pub(crate) use credentials::*;
 pub(crate) use mount::*;
 pub(crate) use process::*;
+pub(crate) use schedule::*;
 pub(crate) use terminal::*;
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};

@@ -1,0 +1,246 @@
+//! Fields of config.json that few containers use: mounts with mapped ids, `tmpcopyup` and `remount`, the
+//! scheduler, CPU affinity and memory policy, seccomp's listener, and network devices.
+
+mod common;
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+
+use common::{Container, can_run};
+use serde_json::{Value, json};
+
+fn ids(container: u32, host: u32, size: u32) -> Value {
+    json!([{"containerID": container, "hostID": host, "size": size}])
+}
+
+/// A folder of the bundle with a file of the user and group `id`.
+fn volume(container: &Container, id: u32) -> String {
+    let folder = container.folder.path().join("volume");
+    std::fs::create_dir_all(&folder).expect("volume");
+    let file = folder.join("file");
+    std::fs::write(&file, "content").expect("file");
+    for path in [&file, &folder] {
+        chown(path, Some(id), Some(id)).expect("chown");
+    }
+    folder.to_str().expect("path").to_owned()
+}
+
+fn in_user_namespace(script: &str) -> Container {
+    let mut container = Container::new(script)
+        .set("/linux/uidMappings", ids(0, 100_000, 65536))
+        .set("/linux/gidMappings", ids(0, 100_000, 65536));
+    for folder in ["mnt", "plain"] {
+        std::fs::create_dir(container.rootfs().join(folder)).expect("folder");
+    }
+    container.spec["linux"]["namespaces"].as_array_mut().expect("namespaces").push(json!({"type": "user"}));
+    // The folders that lead to the bundle are closed to others.
+    std::fs::set_permissions(container.folder.path(), std::fs::Permissions::from_mode(0o755)).expect("chmod");
+    container
+}
+
+#[test]
+fn a_mount_with_its_own_mapping() {
+    if !can_run() {
+        return;
+    }
+    let container = Container::new("stat -c %u:%g /mnt/file; touch /mnt/new");
+    let source = volume(&container, 1000);
+    let container = container.add_mount(json!({
+        "destination": "/mnt", "source": source, "options": ["bind", "idmap"],
+        "uidMappings": [{"containerID": 1000, "hostID": 0, "size": 1}],
+        "gidMappings": [{"containerID": 1000, "hostID": 0, "size": 1}]
+    }));
+    assert_eq!(container.run().ok(), "0:0\n");
+    let new = std::fs::metadata(Path::new(&source).join("new")).expect("new file");
+    assert_eq!((new.uid(), new.gid()), (1000, 1000));
+}
+
+#[test]
+fn a_mount_with_the_mapping_of_the_container() {
+    if !can_run() {
+        return;
+    }
+    let container = in_user_namespace("stat -c %u:%g /mnt/file; stat -c %u /plain/file; touch /mnt/new");
+    let source = volume(&container, 0);
+    let container = container
+        .add_mount(json!({"destination": "/mnt", "source": source, "options": ["rbind", "ridmap", "nosuid"]}))
+        .add_mount(json!({"destination": "/plain", "source": source, "options": ["rbind"]}));
+    assert_eq!(container.run().ok(), "0:0\n65534\n");
+    assert_eq!(std::fs::metadata(Path::new(&source).join("new")).expect("new file").uid(), 0);
+}
+
+#[test]
+fn a_user_namespace_and_a_mount_with_another_mapping() {
+    if !can_run() {
+        return;
+    }
+    let container = in_user_namespace("stat -c %u:%g /mnt/file");
+    let source = volume(&container, 7);
+    let container = container.add_mount(json!({
+        "destination": "/mnt", "source": source, "options": ["bind", "ro"],
+        "uidMappings": ids(7, 100_003, 1), "gidMappings": ids(7, 100_004, 1)
+    }));
+    assert_eq!(container.run().ok(), "3:4\n");
+}
+
+#[test]
+fn mappings_that_cannot_be() {
+    if !can_run() {
+        return;
+    }
+    let fails = |mount: Value| Container::new("true").add_mount(mount).run().error();
+    let own = |kind: &str| json!({"destination": "/mnt", "type": kind, "source": "/tmp", "uidMappings": ids(0, 1, 1), "gidMappings": ids(0, 1, 1)});
+    assert!(fails(own("tmpfs")).contains("only bind mounts"), "tmpfs");
+    let half = json!({"destination": "/mnt", "source": "/tmp", "options": ["bind"], "uidMappings": ids(0, 1, 1)});
+    assert!(fails(half).contains("mounts[/mnt].gidMappings"), "half");
+    let none = json!({"destination": "/mnt", "source": "/tmp", "options": ["bind", "idmap"]});
+    assert!(fails(none).contains("mounts[/mnt].options"), "none");
+}
+
+#[test]
+fn a_tmpfs_that_begins_with_what_it_covers() {
+    if !can_run() {
+        return;
+    }
+    let script = "cd /data && stat -c '%n %a %u:%g %F' . file sub sub/deep link fifo; cat sub/deep; readlink link
+        echo changed > file; (touch /data/x) 2>&1";
+    let container = Container::new(script).add_mount(
+        json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "nosuid"]}),
+    );
+    let data = container.rootfs().join("data");
+    std::fs::create_dir_all(data.join("sub")).expect("folders");
+    std::fs::write(data.join("file"), "first").expect("file");
+    std::fs::set_permissions(data.join("file"), std::fs::Permissions::from_mode(0o4751)).expect("chmod");
+    chown(data.join("file"), Some(3), Some(4)).expect("chown");
+    std::fs::set_permissions(data.join("file"), std::fs::Permissions::from_mode(0o4751)).expect("chmod");
+    std::fs::write(data.join("sub/deep"), "deep\n").expect("deep");
+    std::fs::set_permissions(data.join("sub"), std::fs::Permissions::from_mode(0o711)).expect("chmod");
+    chown(data.join("sub"), Some(5), Some(6)).expect("chown");
+    std::os::unix::fs::symlink("/etc/passwd", data.join("link")).expect("link");
+    nix::unistd::mkfifo(&data.join("fifo"), nix::sys::stat::Mode::from_bits_truncate(0o600)).expect("fifo");
+    let text = container.run().ok();
+    let expected = "\
+        . 755 0:0 directory\n\
+        file 4751 3:4 regular file\n\
+        sub 711 5:6 directory\n\
+        sub/deep 644 0:0 regular file\n\
+        link 777 0:0 symbolic link\n\
+        fifo 600 0:0 fifo\n\
+        deep\n/etc/passwd\n";
+    assert_eq!(text, expected);
+    assert_eq!(std::fs::read_to_string(data.join("file")).expect("file"), "first", "the image was written to");
+    assert!(!data.join("x").exists());
+}
+
+#[test]
+fn a_tmpfs_that_is_read_only_and_copied_up() {
+    if !can_run() {
+        return;
+    }
+    let container = Container::new("cat /data/file; (touch /data/x) 2>&1; true")
+        .add_mount(json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["ro", "tmpcopyup"]}));
+    std::fs::create_dir_all(container.rootfs().join("data")).expect("folder");
+    std::fs::write(container.rootfs().join("data/file"), "content\n").expect("file");
+    assert_eq!(container.run().ok(), "content\ntouch: /data/x: Read-only file system\n");
+}
+
+#[test]
+fn more_is_covered_than_the_tmpfs_holds() {
+    if !can_run() {
+        return;
+    }
+    let container = Container::new("true").add_mount(
+        json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["size=64k", "tmpcopyup"]}),
+    );
+    std::fs::create_dir_all(container.rootfs().join("data")).expect("folder");
+    std::fs::write(container.rootfs().join("data/big"), vec![1; 1 << 20]).expect("file");
+    let error = container.run().error();
+    assert!(error.contains("copy up /data") && error.contains("No space left"), "{error}");
+}
+
+#[test]
+fn options_for_a_mount_that_is_there() {
+    if !can_run() {
+        return;
+    }
+    let script = "grep -E ' /(data|vol) ' /proc/mounts | cut -d' ' -f2,4; (touch /vol/x) 2>&1; touch /data/x 2>&1";
+    let script = script.replace("cut -d' ' -f2,4", "cat");
+    let container = Container::new(&script);
+    let source = volume(&container, 0);
+    let container = container
+        .add_mount(json!({"destination": "/data", "type": "tmpfs", "source": "data", "options": ["size=64k"]}))
+        .add_mount(json!({"destination": "/vol", "source": source, "options": ["bind"]}))
+        .add_mount(json!({"destination": "/data", "type": "tmpfs", "source": "data", "options": ["remount", "noexec", "size=128k"]}))
+        .add_mount(json!({"destination": "/vol", "source": source, "options": ["remount", "bind", "ro", "nodev"]}));
+    let text = container.run().ok();
+    let line = |name: &str| text.lines().find(|line| line.contains(name)).unwrap_or_default().to_owned();
+    assert!(line(" /data ").contains("noexec") && line(" /data ").contains("size=128k"), "{text}");
+    assert!(line(" /vol ").contains("ro,nodev"), "{text}");
+    assert!(text.ends_with("touch: /vol/x: Read-only file system\n"), "{text}");
+    let nothing = json!({"destination": "/etc", "type": "tmpfs", "options": ["remount", "ro"]});
+    let error = Container::new("true").add_mount(nothing).run().error();
+    assert!(error.contains("remount /etc"), "{error}");
+}
+
+#[test]
+fn the_scheduler() {
+    if !can_run() {
+        return;
+    }
+    // Fields 19 and 41 of stat(5) are nice and the policy.
+    let script = "set -- $(cat /proc/self/stat); echo ${19} ${41}";
+    let run = |scheduler: Value| Container::new(script).set("/process/scheduler", scheduler).run();
+    assert_eq!(run(json!({"policy": "SCHED_BATCH", "nice": 7})).ok(), "7 3\n");
+    assert!(run(json!({"policy": "SCHED_IDLE"})).ok().ends_with(" 5\n"));
+    assert_eq!(run(json!({"policy": "SCHED_BATCH", "nice": 3, "flags": ["SCHED_FLAG_RESET_ON_FORK"]})).code, Some(0));
+    let error = run(json!({"policy": "SCHED_OTHER", "nice": 30})).error();
+    assert!(error.contains("process.scheduler.nice"), "{error}");
+    let error = run(json!({"policy": "SCHED_BATCH", "priority": 3})).error();
+    assert!(error.contains("process.scheduler.priority"), "{error}");
+}
+
+#[test]
+fn cpus_of_exec() {
+    if !can_run() {
+        return;
+    }
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        println!("SKIP: needs two CPUs");
+        return;
+    }
+    let container = Container::new("sleep 1000");
+    container.run_detached().ok();
+    let exec = |affinity: Value| {
+        let process = container.folder.path().join("process.json");
+        let mut spec = container.spec["process"].clone();
+        spec["args"] = json!(["grep", "Cpus_allowed_list", "/proc/self/status"]);
+        spec["execCPUAffinity"] = affinity;
+        std::fs::write(&process, spec.to_string()).expect("process.json");
+        container.call(&["exec", "--process", process.to_str().expect("path"), &container.id])
+    };
+    assert_eq!(exec(json!({"final": "1"})).ok(), "Cpus_allowed_list:\t1\n");
+    assert_eq!(exec(json!({"initial": "0"})).ok(), "Cpus_allowed_list:\t0\n");
+    assert_eq!(exec(json!({"initial": "0", "final": "0-1"})).ok(), "Cpus_allowed_list:\t0-1\n");
+    let error = exec(json!({"final": "8000-8001"})).error();
+    assert!(error.contains("execCPUAffinity"), "{error}");
+    assert!(exec(json!({"initial": "9-8"})).error().contains("process.execCPUAffinity.initial"));
+}
+
+#[test]
+fn the_memory_policy() {
+    if !can_run() {
+        return;
+    }
+    let script = "head -n 1 /proc/self/numa_maps";
+    let run = |policy: Value| Container::new(script).set("/linux/memoryPolicy", policy).run();
+    if !Path::new("/proc/self/numa_maps").exists() {
+        println!("SKIP: the kernel has no memory policies");
+        return;
+    }
+    let bind = run(json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]})).ok();
+    assert!(bind.contains(" bind=static:0 "), "{bind}");
+    let error = run(json!({"mode": "MPOL_BIND", "nodes": "0-x"})).error();
+    assert!(error.contains("linux.memoryPolicy.nodes"), "{error}");
+    let error = run(json!({"mode": "MPOL_BIND"})).error();
+    assert!(error.contains("linux.memoryPolicy"), "{error}");
+}
