@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
-use crate::pods::manager::Registry;
+use crate::pods::registry::Registry;
 
 /// How long a client may take for its handshake or its headers.
 const PATIENCE: Duration = Duration::from_secs(30);

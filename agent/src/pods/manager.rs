@@ -1,13 +1,16 @@
 //! The manager of all pods: takes them from their sources, keeps one worker for each, and hears the runtime.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod orphans;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
-use orlop_proto::v1;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -16,11 +19,11 @@ use super::admission;
 use super::conditions;
 use super::mirror::Mirrors;
 use super::post::{Poster, Target};
+use super::registry::{Entry, Registry};
+use super::source_runtime::Listing;
 use super::worker::{Desired, Intent, Worker};
 use super::{full_name, is_static, is_terminal};
-use crate::container::keys;
 use crate::context::Context;
-use crate::sync::lock;
 
 /// How often missing mirror pods are made again.
 const MIRRORS: Duration = Duration::from_secs(10);
@@ -53,52 +56,6 @@ pub(crate) enum Message {
     Ended(String),
     /// A worker panicked; its pod is as it was.
     Crashed(String),
-}
-
-/// The runtime's sandboxes and containers.
-#[derive(Debug, Default)]
-pub(crate) struct Listing {
-    pub(crate) sandboxes: Vec<v1::PodSandbox>,
-    pub(crate) containers: Vec<v1::Container>,
-}
-
-/// A pod as the HTTPS API shows it.
-#[derive(Debug, Clone)]
-pub(crate) struct Entry {
-    pub(crate) pod: Arc<Pod>,
-    status: watch::Receiver<(u64, PodStatus)>,
-    mirror_uid: Option<String>,
-}
-
-impl Entry {
-    /// The pod with its present status.
-    pub(crate) fn current(&self) -> Pod {
-        let mut pod = (*self.pod).clone();
-        pod.status = Some(self.status.borrow().1.clone());
-        pod
-    }
-}
-
-/// The pods of this node, for readers.
-#[derive(Debug, Default)]
-pub(crate) struct Registry(Mutex<BTreeMap<String, Entry>>);
-
-impl Registry {
-    /// All pods.
-    pub(crate) fn all(&self) -> Vec<Entry> {
-        lock(&self.0).values().cloned().collect()
-    }
-
-    /// A pod by its name, and by its uid or its mirror's if given.
-    pub(crate) fn find(&self, namespace: &str, name: &str, uid: Option<&str>) -> Option<Entry> {
-        let is = |entry: &&Entry| {
-            let meta = &entry.pod.metadata;
-            meta.namespace.as_deref() == Some(namespace)
-                && meta.name.as_deref() == Some(name)
-                && uid.is_none_or(|u| meta.uid.as_deref() == Some(u) || entry.mirror_uid.as_deref() == Some(u))
-        };
-        lock(&self.0).values().find(is).cloned()
-    }
 }
 
 struct Handle {
@@ -219,7 +176,7 @@ impl Manager {
                 return;
             }
             let desired = desired(Arc::new(pod));
-            if let Some(entry) = lock(&self.registry.0).get_mut(&uid) {
+            if let Some(entry) = self.registry.entries().get_mut(&uid) {
                 entry.pod = Arc::clone(&desired.pod);
             }
             handle.desired.send_if_modified(|old| {
@@ -237,7 +194,7 @@ impl Manager {
             return;
         }
         let name = full_name(&pod);
-        let taken = lock(&self.registry.0).values().any(|e| full_name(&e.pod) == name);
+        let taken = self.registry.entries().values().any(|e| full_name(&e.pod) == name);
         if taken {
             self.queued.insert(name, (source, pod));
         } else {
@@ -277,7 +234,7 @@ impl Manager {
         let poster = Poster::start(self.ctx.api().cloned(), targets, status);
         let desired = desired(Arc::new(pod));
         let entry = Entry { pod: Arc::clone(&desired.pod), status: poster.subscribe(), mirror_uid: None };
-        lock(&self.registry.0).insert(uid.clone(), entry);
+        self.registry.entries().insert(uid.clone(), entry);
         let wake = Arc::new(Notify::new());
         let (desired, receiver) = watch::channel(desired);
         let worker = Worker::new(Arc::clone(&self.ctx), receiver, Arc::clone(&wake), poster, rejected);
@@ -325,7 +282,7 @@ impl Manager {
     fn ended(&mut self, uid: &str) {
         self.handles.remove(uid);
         self.fingerprints.remove(uid);
-        let entry = lock(&self.registry.0).remove(uid);
+        let entry = self.registry.entries().remove(uid);
         let Some(entry) = entry else { return };
         let ended = full_name(&entry.pod);
         // What was adopted by its uid alone has no name.
@@ -343,7 +300,7 @@ impl Manager {
 
     fn crashed(&mut self, uid: &str) {
         let Some(handle) = self.handles.remove(uid) else { return };
-        let Some(entry) = lock(&self.registry.0).remove(uid) else { return };
+        let Some(entry) = self.registry.entries().remove(uid) else { return };
         let intent = handle.desired.borrow().intent;
         self.spawn(handle.source, entry.current());
         if let Some(fresh) = self.handles.get(uid) {
@@ -362,7 +319,7 @@ impl Manager {
         for pod in &statics {
             let Some(uid) = pod.metadata.uid.as_deref() else { continue };
             let target = self.mirrors.target(pod);
-            if let Some(entry) = lock(&self.registry.0).get_mut(uid) {
+            if let Some(entry) = self.registry.entries().get_mut(uid) {
                 entry.mirror_uid = target.as_ref().map(|t| t.uid.clone());
             }
             if let Some(handle) = self.handles.get(uid) {
@@ -373,67 +330,6 @@ impl Manager {
                 });
             }
         }
-    }
-
-    fn relisted(&mut self, listing: &Listing) {
-        let mut seen: HashMap<String, Vec<(String, i32)>> = HashMap::new();
-        for sandbox in &listing.sandboxes {
-            if let Some(uid) = sandbox.labels.get(keys::POD_UID) {
-                seen.entry(uid.clone()).or_default().push((sandbox.id.clone(), sandbox.state));
-            }
-        }
-        for container in &listing.containers {
-            if let Some(uid) = container.labels.get(keys::POD_UID) {
-                seen.entry(uid.clone()).or_default().push((container.id.clone(), container.state));
-            }
-        }
-        for states in seen.values_mut() {
-            states.sort();
-        }
-        let changed = |uid: &&String| seen.get(*uid) != self.fingerprints.get(*uid);
-        let uids: Vec<String> = self.handles.keys().filter(changed).cloned().collect();
-        self.wake(&uids);
-        if self.heard.len() >= self.expected {
-            self.adopt_orphans(listing, &seen);
-        }
-        self.fingerprints = seen;
-    }
-
-    /// Pods that nobody wants any more are ended by a worker like any other.
-    fn adopt_orphans(&mut self, listing: &Listing, seen: &HashMap<String, Vec<(String, i32)>>) {
-        let names = listing.sandboxes.iter().map(|s| &s.labels).chain(listing.containers.iter().map(|c| &c.labels));
-        for labels in names {
-            let Some(uid) = labels.get(keys::POD_UID).filter(|u| !self.handles.contains_key(*u)) else {
-                continue;
-            };
-            let get = |key| labels.get(key).cloned();
-            let pod = orphan(uid.clone(), get(keys::POD_NAME), get(keys::POD_NAMESPACE));
-            tracing::info!(pod = super::display_name(&pod), "ending a pod that nobody wants");
-            self.end_orphan(Source::Api, pod);
-        }
-        for uid in self.ctx.cgroups.pods() {
-            self.clean_leftover(&uid, seen);
-        }
-        let folders = std::fs::read_dir(self.ctx.config.state_dir.join("pods"));
-        for folder in folders.into_iter().flatten().flatten() {
-            self.clean_leftover(&folder.file_name().to_string_lossy(), seen);
-        }
-    }
-
-    fn end_orphan(&mut self, source: Source, pod: Pod) {
-        let Some(uid) = pod.metadata.uid.clone() else { return };
-        self.spawn(source, pod);
-        self.removed(source, &uid);
-    }
-
-    /// Folders and cgroups of pods that are in no source and not in the runtime.
-    fn clean_leftover(&mut self, uid: &str, seen: &HashMap<String, Vec<(String, i32)>>) {
-        if self.handles.contains_key(uid) || seen.contains_key(uid) {
-            return;
-        }
-        tracing::info!(uid, "removing what is left of a pod");
-        // No source knows it; this one has nobody to tell a status to.
-        self.end_orphan(Source::File, orphan(uid.to_owned(), None, None));
     }
 }
 
@@ -461,179 +357,4 @@ fn same_wish(old: &Pod, new: &Pod) -> bool {
         && a.deletion_grace_period_seconds == b.deletion_grace_period_seconds
         && a.deletion_timestamp == b.deletion_timestamp
         && foreign(old) == foreign(new)
-}
-
-/// As much of a pod as the runtime's labels tell.
-fn orphan(uid: String, name: Option<String>, namespace: Option<String>) -> Pod {
-    let mut pod = Pod::default();
-    pod.metadata.uid = Some(uid);
-    pod.metadata.name = name;
-    pod.metadata.namespace = namespace;
-    pod.status = Some(PodStatus {
-        // It must not be started again.
-        phase: Some("Failed".to_owned()),
-        ..PodStatus::default()
-    });
-    pod
-}
-
-/// How often everything is listed: rarely when the runtime tells events, else each second.
-const SLOW: Duration = Duration::from_secs(10);
-const FAST: Duration = Duration::from_secs(1);
-
-/// Follows the runtime: its events as they come, and a listing of everything now and then.
-pub(crate) async fn follow_runtime(ctx: Arc<Context>, manager: mpsc::UnboundedSender<Message>) {
-    loop {
-        list_into(&ctx, &manager).await;
-        match ctx.cri.events().await {
-            Ok(mut events) => {
-                let mut tick = tokio::time::interval(SLOW);
-                loop {
-                    tokio::select! {
-                        event = events.message() => match event {
-                            Ok(Some(event)) => told(&ctx, &manager, event).await,
-                            Ok(None) | Err(_) => break,
-                        },
-                        _ = tick.tick() => list_into(&ctx, &manager).await,
-                    }
-                }
-            }
-            Err(error) => tracing::debug!(%error, "the runtime tells no events; listing each second"),
-        }
-        tokio::time::sleep(FAST).await;
-    }
-}
-
-async fn told(ctx: &Context, manager: &mpsc::UnboundedSender<Message>, event: v1::ContainerEventResponse) {
-    let metadata = event.pod_sandbox_status.and_then(|s| s.metadata);
-    match metadata.map(|m| m.uid).filter(|uid| !uid.is_empty()) {
-        Some(uid) => {
-            // The manager is gone only when the agent stops.
-            let _ = manager.send(Message::Wake(vec![uid]));
-        }
-        None => list_into(ctx, manager).await,
-    }
-}
-
-async fn list_into(ctx: &Context, manager: &mpsc::UnboundedSender<Message>) {
-    let sandboxes = ctx.cri.list_pod_sandbox(v1::ListPodSandboxRequest::default());
-    let containers = ctx.cri.list_containers(v1::ListContainersRequest::default());
-    match tokio::try_join!(sandboxes, containers) {
-        Ok((sandboxes, containers)) => {
-            let listing = Listing { sandboxes: sandboxes.items, containers: containers.containers };
-            let _ = manager.send(Message::Relist(Box::new(listing)));
-        }
-        Err(error) => tracing::warn!(%error, "cannot list what the runtime has"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::cgroups::Cgroups;
-    use crate::config::Config;
-    use crate::container::config::NodeFacts;
-    use crate::cri::Cri;
-    use crate::objects::Objects;
-    use crate::services::Services;
-
-    /// A manager of static pods whose runtime never answers: a pod ends when the test says so.
-    struct Fixture {
-        manager: Manager,
-        _messages: mpsc::UnboundedReceiver<Message>,
-        _folder: tempfile::TempDir,
-    }
-
-    impl Fixture {
-        fn new(name: &str) -> Option<Self> {
-            if !nix::unistd::geteuid().is_root() {
-                eprintln!("SKIP: not root");
-                return None;
-            }
-            let folder = tempfile::tempdir().expect("a folder");
-            let config = Config::new("n", folder.path(), folder.path().join("cri.sock"));
-            let cgroups = Cgroups::new(&format!("/orlop-agent-{name}-{}", std::process::id())).expect("the cgroups");
-            let ctx = Arc::new(Context {
-                cri: Cri::new(&config.cri_socket),
-                config,
-                client: None,
-                events: crate::events::recorder("n").0,
-                objects: Objects::new(None),
-                services: Services::new(false),
-                cgroups,
-                facts: NodeFacts { memory: 1 << 30, oom_floor: 0, memory_v2: true },
-                node_ips: Vec::new(),
-                runtime_name: "none".to_owned(),
-                allocatable: BTreeMap::new(),
-                node: watch::Sender::new(None),
-            });
-            let (sender, messages) = mpsc::unbounded_channel();
-            let stop = CancellationToken::new();
-            let manager = Manager::new(ctx, Arc::default(), sender, 1, TaskTracker::new(), stop);
-            Some(Self { manager, _messages: messages, _folder: folder })
-        }
-
-        fn set(&mut self, uids: &[&str]) {
-            let pods = uids.iter().map(|uid| {
-                let annotations = json!({super::super::SOURCE: "file", super::super::CONFIG_HASH: uid});
-                let metadata = json!({"name": "web", "namespace": "default", "uid": uid, "annotations": annotations});
-                serde_json::from_value(json!({"metadata": metadata, "spec": {"containers": []}})).expect("a pod")
-            });
-            self.manager.set(Source::File, pods.collect());
-        }
-
-        /// The uids with a worker, and whether they are to run.
-        fn workers(&self) -> BTreeMap<&str, bool> {
-            let runs = |h: &Handle| h.desired.borrow().intent == Intent::Run;
-            self.manager.handles.iter().map(|(uid, h)| (uid.as_str(), runs(h))).collect()
-        }
-    }
-
-    impl Drop for Fixture {
-        fn drop(&mut self) {
-            self.manager.stop.cancel();
-            self.manager.ctx.cgroups.remove_if_empty();
-        }
-    }
-
-    #[tokio::test]
-    async fn the_last_word_of_the_files_counts_when_a_pod_has_ended() {
-        let Some(mut fixture) = Fixture::new("files") else { return };
-        let cases: [(&[&[&str]], Option<&str>); 4] = [
-            (&[&[], &["1"]], Some("1")),
-            (&[&["2"], &["1"]], Some("1")),
-            (&[&["2"], &[]], None),
-            (&[&["2"], &["3"]], Some("3")),
-        ];
-        for (edits, last) in cases {
-            fixture.set(&["1"]);
-            assert_eq!(fixture.workers(), BTreeMap::from([("1", true)]));
-            for edit in edits {
-                fixture.set(edit);
-                assert_eq!(fixture.workers(), BTreeMap::from([("1", false)]), "one at a time");
-            }
-            fixture.manager.ended("1");
-            assert_eq!(fixture.workers(), last.map(|uid| (uid, true)).into_iter().collect(), "{edits:?}");
-            // The next case begins with nothing.
-            fixture.set(&[]);
-            for uid in ["1", "2", "3"] {
-                fixture.manager.ended(uid);
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_worker_that_panicked_is_replaced_and_its_pod_still_ends() {
-        let Some(mut fixture) = Fixture::new("panics") else { return };
-        fixture.set(&["1"]);
-        fixture.manager.crashed("1");
-        assert_eq!(fixture.workers(), BTreeMap::from([("1", true)]));
-        fixture.set(&[]);
-        fixture.manager.crashed("1");
-        assert_eq!(fixture.workers(), BTreeMap::from([("1", false)]));
-        fixture.manager.ended("1");
-        assert!(fixture.workers().is_empty());
-    }
 }

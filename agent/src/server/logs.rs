@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::{Body, State, routes, text};
 use crate::cri::Cri;
 use crate::logs::follow::{self, Options};
-use crate::pods::manager::Entry;
+use crate::pods::registry::Entry;
 use crate::resources::all_containers;
 
 /// Parts of a log on their way; a slow reader holds the reading back.

@@ -12,7 +12,7 @@ use super::auth::{self, Identity};
 use super::{Body, State, json, logs, metrics, text, tunnel};
 use crate::container::keys;
 use crate::cri::CriError;
-use crate::pods::manager::Entry;
+use crate::pods::registry::Entry;
 
 /// The query, decoded.
 pub(super) fn query(request: &Request<Incoming>) -> Vec<(String, String)> {
