@@ -10,8 +10,8 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use orlop_proto::v1;
 
-use super::actions::restarts;
 use super::conditions;
+use super::phase::{self, Phase};
 use super::reasons::Reasons;
 use super::runtime::{PodRuntime, Record, timestamp};
 use crate::probes::Health;
@@ -53,7 +53,7 @@ pub(super) fn generate(input: Input<'_>) -> PodStatus {
         .iter()
         .map(|c| container_status(input, c, old(&input.old.container_statuses, &c.name), false))
         .collect();
-    let phase = phase(spec, &init, &containers, input.ending);
+    let phase = phase::of(spec, &init, &containers, input.ending);
     // A pod that was ended has not succeeded, however well its processes took it.
     let overdue = input.ending && input.old.reason.as_deref() == Some(DEADLINE_EXCEEDED);
     let phase = if overdue { Phase::Failed } else { phase };
@@ -86,82 +86,6 @@ pub(super) fn generate(input: Input<'_>) -> PodStatus {
     status.conditions =
         Some(conditions::all(conditions::Facts { spec, status: &status, old: input.old, has_network, now: input.now }));
     status
-}
-
-/// A pod's phase.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    Pending,
-    Running,
-    Succeeded,
-    Failed,
-}
-
-impl Phase {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "Pending",
-            Self::Running => "Running",
-            Self::Succeeded => "Succeeded",
-            Self::Failed => "Failed",
-        }
-    }
-
-    fn is_terminal(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed)
-    }
-}
-
-fn state(status: &ContainerStatus) -> (bool, Option<&ContainerStateTerminated>) {
-    let state = status.state.as_ref();
-    let running = state.is_some_and(|s| s.running.is_some());
-    (running, state.and_then(|s| s.terminated.as_ref()))
-}
-
-/// The end of a container that waits for its next start.
-fn last_end(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
-    status.last_state.as_ref().and_then(|s| s.terminated.as_ref())
-}
-
-fn phase(spec: &PodSpec, init: &[ContainerStatus], apps: &[ContainerStatus], ending: bool) -> Phase {
-    let mut pending_init = false;
-    for (container, status) in init_containers(spec).iter().zip(init) {
-        if is_sidecar(container) {
-            continue;
-        }
-        let (_, ended) = state(status);
-        match ended.or_else(|| last_end(status)) {
-            Some(end) if end.exit_code == 0 => {}
-            Some(end) if !restarts(spec, container, end.exit_code) => return Phase::Failed,
-            _ => pending_init = true,
-        }
-    }
-    let (mut waiting, mut running, mut restarting, mut good, mut bad) = (0, 0, 0, 0, 0);
-    for (container, status) in spec.containers.iter().zip(apps) {
-        match state(status) {
-            (true, _) => running += 1,
-            (_, Some(end)) => {
-                if !ending && restarts(spec, container, end.exit_code) {
-                    restarting += 1;
-                }
-                if end.exit_code == 0 { good += 1 } else { bad += 1 }
-            }
-            _ if last_end(status).is_some() => {
-                restarting += 1;
-                bad += 1;
-            }
-            _ => waiting += 1,
-        }
-    }
-    match () {
-        () if pending_init && running + good + bad == 0 && !ending => Phase::Pending,
-        () if waiting > 0 && !ending => Phase::Pending,
-        () if running > 0 => Phase::Running,
-        () if ending && waiting == apps.len() => Phase::Failed,
-        () if restarting > 0 && !ending => Phase::Running,
-        () if bad == 0 && good > 0 && waiting == 0 => Phase::Succeeded,
-        () => Phase::Failed,
-    }
 }
 
 fn container_status(
