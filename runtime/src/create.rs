@@ -18,6 +18,7 @@ use crate::namespaces::Namespaces;
 use crate::options::{CreateOptions, Created};
 use crate::process::{ProcessPlan, ProcessRequest, check_preserved};
 use crate::procfs::ProcFs;
+use crate::seccomp::Listener;
 use crate::status::{State, Status};
 use crate::store::{self, Folder, Record};
 use crate::{Runtime, devices, hooks, rootfs, sys, validate};
@@ -118,6 +119,14 @@ fn accompany(
                 let inside = spec.hooks().as_ref().and_then(|all| all.create_container().as_ref());
                 patience = Patience::new(child.pid.as_raw(), hooks::time(inside));
                 caller.tell(Go::HooksDone)?;
+            }
+            Some((Report::Listener, filter)) => {
+                let listener = linux.seccomp().as_ref().map(Listener::plan).transpose()?.flatten();
+                if let (Some(listener), Some(filter)) = (listener, filter) {
+                    let state = State { pid: child.pid.as_raw(), ..state_of(record, Status::Creating) };
+                    listener.tell(&filter, state.pid, &state)?;
+                }
+                caller.tell(Go::Listened)?;
             }
             Some((Report::Ready, terminal)) => return Ok(terminal),
             Some((Report::Failed(failure), _)) => return Err(failure.into()),

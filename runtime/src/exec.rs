@@ -12,9 +12,9 @@ use oci_spec::runtime::Spec;
 
 use crate::cgroups::Entrance;
 use crate::child::Child;
-use crate::create::hand_over;
+use crate::create::{hand_over, state_of};
 use crate::error::{Context, Error, Failure};
-use crate::handshake::{self, CallerEnd, Patience, ProcessEnd, Report};
+use crate::handshake::{self, CallerEnd, Go, Patience, ProcessEnd, Report};
 use crate::identity::open_process;
 use crate::namespaces::ChildNamespaces;
 use crate::options::{ExecOptions, Started};
@@ -22,6 +22,7 @@ use crate::path::Root;
 use crate::process::{ProcessPlan, ProcessRequest, check_preserved};
 use crate::procfs::ProcFs;
 use crate::schedule::{self, Cpus, ExecCpus};
+use crate::seccomp::Listener;
 use crate::status::Status;
 use crate::store::{self, Record};
 use crate::sys::{self, ns};
@@ -56,7 +57,7 @@ impl Runtime {
         let (pid, pidfd) = clone(&record, &mut plan)?;
         let mut child = Child::new(pid, pidfd);
         drop(plan);
-        let terminal = accompany(&mut child, &caller, console.as_deref())?;
+        let terminal = accompany(&mut child, &caller, &record, &config, console.as_deref())?;
         if let Some(path) = pid_file {
             store::replace(&path, pid.to_string().as_bytes())?;
         }
@@ -103,18 +104,39 @@ impl Runtime {
 }
 
 /// Listens to the new process until it executed its program.
-fn accompany(child: &mut Child, caller: &CallerEnd, console: Option<&Path>) -> Result<Option<OwnedFd>, Error> {
+fn accompany(
+    child: &mut Child,
+    caller: &CallerEnd,
+    record: &Record,
+    config: &Spec,
+    console: Option<&Path>,
+) -> Result<Option<OwnedFd>, Error> {
     let mut patience = Patience::new(child.pid.as_raw(), Some(Duration::ZERO));
-    let terminal = match caller.report(&mut patience)? {
-        Some((Report::Ready, master)) => hand_over(master, console)?,
-        Some((Report::Failed(failure), _)) => return Err(failure.into()),
-        Some((report, _)) => return Err(unexpected(&report)),
-        None => return Err(Error::InitDied(child.fate())),
+    let terminal = loop {
+        match caller.report(&mut patience)? {
+            Some((Report::Ready, master)) => break hand_over(master, console)?,
+            Some((Report::Listener, Some(filter))) => {
+                listen(&filter, child.pid, record, config)?;
+                caller.tell(Go::Listened)?;
+            }
+            Some((Report::Failed(failure), _)) => return Err(failure.into()),
+            Some((report, _)) => return Err(unexpected(&report)),
+            None => return Err(Error::InitDied(child.fate())),
+        }
     };
     match caller.report(&mut patience)? {
         None => Ok(terminal),
         Some((Report::Failed(failure), _)) => Err(failure.into()),
         Some((report, _)) => Err(unexpected(&report)),
+    }
+}
+
+/// Hands a filter that asks somebody to its listener.
+fn listen(filter: &OwnedFd, pid: nix::unistd::Pid, record: &Record, config: &Spec) -> Result<(), Error> {
+    let seccomp = config.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    match seccomp.map(Listener::plan).transpose()?.flatten() {
+        Some(listener) => Ok(listener.tell(filter, pid.as_raw(), &state_of(record, lifecycle::status(record)))?),
+        None => Err(unexpected(&Report::Listener)),
     }
 }
 
@@ -214,7 +236,7 @@ fn set_up(plan: &mut ExecPlan) -> Result<(), Failure> {
         sys::set_dumpable(false).at("protect", "the new process")?;
     }
     let terminal = open_terminal(plan)?;
-    plan.process.settle(&proc)?;
+    plan.process.settle(&proc, &plan.caller)?;
     plan.caller.report(&Report::Ready, terminal.as_ref().map(AsFd::as_fd))
 }
 

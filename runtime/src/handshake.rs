@@ -6,6 +6,8 @@
 //!   | -- Go::Mapped -----------------------> |   only with a new user namespace: its ids are mapped
 //!   | <----------------------- MountsReady -- |   only with hooks that come before pivot_root
 //!   | -- Go::HooksDone ---------------------> |
+//!   | <---------------- Listener [seccomp's] -- |   only with a profile that asks somebody
+//!   | -- Go::Listened ----------------------> |   it has the descriptor
 //!   | <--- Ready [terminal's master] or Failed |
 //!   | -- Go::Recorded ----------------------> |   the state is on disk; without this word init ends
 //!   x                                        |   waits at the gate, <root>/<id>/start.sock
@@ -14,6 +16,8 @@
 //!   | <---- Failed, or end of file: it runs -- x
 //!
 //! exec                                     process
+//!   | <---------------- Listener [seccomp's] -- |   as above
+//!   | -- Go::Listened ----------------------> |
 //!   | <--- Ready [terminal's master] or Failed |
 //!   | <---- Failed, or end of file: it runs -- x
 //! ```
@@ -103,6 +107,8 @@ impl Patience {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Report {
     MountsReady,
+    /// A filter asks somebody about system calls, who needs the descriptor that comes along.
+    Listener,
     Ready,
     Failed(Failure),
 }
@@ -113,6 +119,7 @@ pub(crate) enum Report {
 pub(crate) enum Go {
     Mapped = b'm',
     HooksDone = b'h',
+    Listened = b'l',
     Recorded = b'r',
 }
 

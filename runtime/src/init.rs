@@ -99,7 +99,7 @@ fn set_up(plan: &mut InitPlan) -> Result<Option<OwnedFd>, Failure> {
     drop(root);
     plan.entrance = Entrance::default();
     plan.namespaces = Namespaces::default();
-    plan.process.settle(&proc)?;
+    plan.process.settle(&proc, &plan.caller)?;
     Ok(terminal)
 }
 

@@ -2,7 +2,7 @@
 //! namespaces to the execution of the program.
 
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,7 @@ use oci_spec::runtime::{
 
 use crate::capabilities::CapabilitySets;
 use crate::error::{Context, Error, Failure};
+use crate::handshake::{Go, ProcessEnd, Report};
 use crate::options::Stdio;
 use crate::path::{Root, c_string};
 use crate::procfs::ProcFs;
@@ -190,7 +191,10 @@ impl ProcessPlan {
 
     /// Session, stdio, limits, labels, and last the credentials: from here on the process has no more rights
     /// than the program will have.
-    pub(crate) fn settle(&mut self, proc: &ProcFs) -> Result<(), Failure> {
+    ///
+    /// `caller` gets the descriptor of a filter that asks somebody. Every system call after that filter may wait
+    /// for an answer, so it is installed before the process reports that it is ready, whatever its privileges.
+    pub(crate) fn settle(&mut self, proc: &ProcFs, caller: &ProcessEnd) -> Result<(), Failure> {
         self.set_session()?;
         self.set_stdio()?;
         // Before any filter: a profile need not allow it. What is opened later is marked when it is opened.
@@ -200,9 +204,13 @@ impl ProcessPlan {
         self.add_home();
         if let (Some(filter), false) = (&self.filter, self.no_new_privs) {
             // Without no_new_privs this needs CAP_SYS_ADMIN, which is about to go.
-            filter.install()?;
+            install(filter, caller)?;
         }
-        self.set_credentials()
+        self.set_credentials()?;
+        match &self.filter {
+            Some(filter) if self.no_new_privs && filter.asks() => install(filter, caller),
+            _ => Ok(()),
+        }
     }
 
     fn set_session(&self) -> Result<(), Failure> {
@@ -308,6 +316,7 @@ impl ProcessPlan {
     /// Becomes the program; returns only with the reason why not.
     pub(crate) fn execute(&self) -> Failure {
         if let (Some(filter), true) = (&self.filter, self.no_new_privs)
+            && !filter.asks()
             && let Err(failure) = filter.install()
         {
             return failure;
@@ -356,6 +365,18 @@ impl ProcessPlan {
 
     fn not_executed(&self, errno: Errno, note: &str) -> Failure {
         Failure::new(Failure::EXEC, format!("{:?}", self.args[0].to_string_lossy()), errno).note(note)
+    }
+}
+
+/// Installs a filter and waits until who is asked by it, if anybody, knows.
+fn install(filter: &Filter, caller: &ProcessEnd) -> Result<(), Failure> {
+    match filter.install()? {
+        Some(listener) => {
+            caller.report(&Report::Listener, Some(listener.as_fd()))?;
+            drop(listener);
+            caller.wait_for(Go::Listened)
+        }
+        None => Ok(()),
     }
 }
 

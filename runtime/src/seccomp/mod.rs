@@ -9,14 +9,18 @@
 
 mod arch;
 mod compile;
+mod notify;
 mod rules;
 
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompFilterFlag};
+
+use std::os::fd::OwnedFd;
 
 use crate::error::{Context, Error, Failure};
 use crate::sys::{self, FilterInsn};
 
 pub(crate) use arch::SUPPORTED as ARCHITECTURES;
+pub(crate) use notify::Listener;
 
 /// A compiled profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,14 +32,13 @@ pub(crate) struct Filter {
 const SECCOMP_FILTER_FLAG_TSYNC: u32 = 1;
 const SECCOMP_FILTER_FLAG_LOG: u32 = 2;
 const SECCOMP_FILTER_FLAG_SPEC_ALLOW: u32 = 4;
+const SECCOMP_FILTER_FLAG_NEW_LISTENER: u32 = 8;
 const SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: u32 = 32;
 
 impl Filter {
     /// Compiles a profile; `None` when it allows everything.
     pub(crate) fn compile(profile: &LinuxSeccomp) -> Result<Option<Filter>, Error> {
-        if profile.listener_path().is_some() {
-            return Err(Error::unsupported("linux.seccomp.listenerPath", "SCMP_ACT_NOTIFY is not implemented"));
-        }
+        let asks = Listener::plan(profile)?.is_some();
         let tables = rules::tables(profile)?;
         let program = compile::program(&tables);
         if program.len() > compile::MAX_INSTRUCTIONS {
@@ -50,11 +53,25 @@ impl Filter {
             LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => SECCOMP_FILTER_FLAG_SPEC_ALLOW,
             LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
         });
-        Ok(Some(Filter { program, flags: flags.fold(0, |all, flag| all | flag) }))
+        let flags = flags.fold(0, |all, flag| all | flag);
+        // The kernel has one result for a listener and for the thread that another filter keeps from taking this
+        // one, and knows this kind of waiting with a listener only. There is one thread here.
+        let flags = if asks {
+            (flags & !SECCOMP_FILTER_FLAG_TSYNC) | SECCOMP_FILTER_FLAG_NEW_LISTENER
+        } else {
+            flags & !SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+        };
+        Ok(Some(Filter { program, flags }))
     }
 
-    /// Installs the filter for the calling thread and what it will execute.
-    pub(crate) fn install(&self) -> Result<(), Failure> {
+    /// Whether somebody is asked about system calls.
+    pub(crate) fn asks(&self) -> bool {
+        self.flags & SECCOMP_FILTER_FLAG_NEW_LISTENER != 0
+    }
+
+    /// Installs the filter for the calling thread and what it will execute. The descriptor is for whoever is to
+    /// be asked about system calls.
+    pub(crate) fn install(&self) -> Result<Option<OwnedFd>, Failure> {
         sys::install_filter(&self.program, self.flags).at("install seccomp filter", "")
     }
 }

@@ -1,7 +1,9 @@
 //! Users, groups, capabilities, no_new_privs and seccomp of the calling thread. The libc's own functions
 //! for some of these change every thread of the process by signals, which a fresh clone cannot use.
 
-use super::check;
+use std::os::fd::OwnedFd;
+
+use super::{check, check_fd};
 
 /// Sets real, effective and saved user.
 pub(crate) fn set_uid(uid: u32) -> nix::Result<()> {
@@ -82,8 +84,10 @@ pub(crate) struct FilterInsn {
     pub(crate) k: u32,
 }
 
-/// Installs a seccomp filter (seccomp(2)); `flags` are `SECCOMP_FILTER_FLAG_*`.
-pub(crate) fn install_filter(program: &[FilterInsn], flags: u32) -> nix::Result<()> {
+/// Installs a seccomp filter (seccomp(2)); `flags` are `SECCOMP_FILTER_FLAG_*`. With that for a
+/// listener its descriptor is returned, which execve closes.
+pub(crate) fn install_filter(program: &[FilterInsn], flags: u32) -> nix::Result<Option<OwnedFd>> {
+    const SECCOMP_FILTER_FLAG_NEW_LISTENER: u32 = 8;
     const SECCOMP_SET_MODE_FILTER: libc::c_uint = 1;
     #[repr(C)]
     struct Program {
@@ -94,5 +98,8 @@ pub(crate) fn install_filter(program: &[FilterInsn], flags: u32) -> nix::Result<
     let program = Program { length, filter: program.as_ptr() };
     // SAFETY: the program is as long as said and lives through the call; the kernel checks its content.
     let done = unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
-    check(done).map(drop)
+    if flags & SECCOMP_FILTER_FLAG_NEW_LISTENER != 0 {
+        return check_fd(done).map(Some);
+    }
+    check(done).map(|_| None)
 }
