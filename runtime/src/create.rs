@@ -21,7 +21,7 @@ use crate::procfs::ProcFs;
 use crate::seccomp::Listener;
 use crate::status::{State, Status};
 use crate::store::{self, Folder, Record};
-use crate::{Runtime, devices, hooks, rootfs, sys, validate};
+use crate::{Runtime, devices, hooks, net_devices, rootfs, sys, validate};
 
 /// A configuration that was read and checked, with what belongs to it.
 struct Checked {
@@ -111,6 +111,10 @@ fn accompany(
         }
         caller.tell(Go::Mapped)?;
     }
+    if net_devices::wanted(linux) {
+        net_devices::move_all(linux, child.pid)?;
+        caller.tell(Go::Equipped)?;
+    }
     let mut patience = Patience::new(child.pid.as_raw(), Some(Duration::ZERO));
     loop {
         match caller.report(&mut patience)? {
@@ -195,7 +199,8 @@ fn plan(
         new_keyring: !opts.no_new_keyring,
     };
     let process = ProcessPlan::new(request, runtime.warn)?;
-    let mounts = spec.mounts().iter().flatten().map(|mount| PlannedMount::new(mount, &checked.bundle));
+    let label = linux.mount_label().as_deref().filter(|label| !label.is_empty());
+    let mounts = spec.mounts().iter().flatten().map(|mount| PlannedMount::new(mount, &checked.bundle, label));
     let mut mounts = mounts.collect::<Result<Vec<_>, _>>()?;
     mounts::prepare_idmapped(&mut mounts, linux)?;
     let pairs = linux.sysctl().iter().flatten().map(|(name, value)| (name.clone(), value.clone()));
@@ -217,6 +222,7 @@ fn plan(
         sysctl: pairs.collect(),
         hostname: given(spec.hostname()),
         domainname: given(spec.domainname()),
+        net_devices: net_devices::wanted(linux),
         hooks: spec.hooks().clone().unwrap_or_default(),
         state: state_of(record, Status::Creating),
         gate: Gate::new(folder.as_fd())?,

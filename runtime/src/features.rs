@@ -40,7 +40,19 @@ pub fn features() -> Value {
             "selinux": {"enabled": true},
             "intelRdt": {"enabled": false},
             "mountExtensions": {"idmap": {"enabled": true}},
-            "netDevices": {"enabled": false}
+            "memoryPolicy": memory_policy(),
+            "netDevices": {"enabled": true}
         }
+    })
+}
+
+/// The memory policies of the specification; which of them a kernel knows shows when it is asked.
+fn memory_policy() -> Value {
+    json!({
+        "modes": [
+            "MPOL_DEFAULT", "MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_WEIGHTED_INTERLEAVE", "MPOL_PREFERRED",
+            "MPOL_PREFERRED_MANY", "MPOL_LOCAL"
+        ],
+        "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"]
     })
 }

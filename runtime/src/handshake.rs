@@ -4,6 +4,7 @@
 //! ```text
 //! create                                   init
 //!   | -- Go::Mapped -----------------------> |   only with a new user namespace: its ids are mapped
+//!   | -- Go::Equipped ----------------------> |   only with network devices: they are its own
 //!   | <----------------------- MountsReady -- |   only with hooks that come before pivot_root
 //!   | -- Go::HooksDone ---------------------> |
 //!   | <---------------- Listener [seccomp's] -- |   only with a profile that asks somebody
@@ -118,6 +119,7 @@ pub(crate) enum Report {
 #[repr(u8)]
 pub(crate) enum Go {
     Mapped = b'm',
+    Equipped = b'e',
     HooksDone = b'h',
     Listened = b'l',
     Recorded = b'r',

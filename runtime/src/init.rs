@@ -37,6 +37,8 @@ pub(crate) struct InitPlan {
     pub(crate) sysctl: Vec<(String, String)>,
     pub(crate) hostname: Option<String>,
     pub(crate) domainname: Option<String>,
+    /// Whether network devices come from the caller.
+    pub(crate) net_devices: bool,
     pub(crate) hooks: Hooks,
     /// For the hooks that run in here.
     pub(crate) state: State,
@@ -113,6 +115,9 @@ fn enter_namespaces(plan: &InitPlan) -> Result<(), Failure> {
         sys::set_gid(0).at("become", "root of the user namespace")?;
         sys::set_uid(0).at("become", "root of the user namespace")?;
         sys::set_dumpable(false).at("protect", "the new process")?;
+    }
+    if plan.net_devices {
+        plan.caller.wait_for(Go::Equipped)?;
     }
     if plan.namespaces.new_cgroup {
         sys::unshare(ns::CGROUP).at("make", "cgroup namespace")?;

@@ -22,6 +22,7 @@ mod init;
 mod lifecycle;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod options;
 mod path;
 mod process;

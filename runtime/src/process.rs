@@ -24,6 +24,7 @@ use crate::schedule::{self, MemoryPolicy};
 use crate::seccomp::Filter;
 use crate::sys::{self, SchedAttr};
 use crate::terminal;
+use crate::validate;
 
 /// All that a new process needs to become the program, prepared and checked by its parent.
 #[derive(Debug)]
@@ -132,7 +133,7 @@ impl ProcessPlan {
         {
             return Err(Error::unsupported("process.apparmorProfile", "AppArmor is not enabled on this host"));
         }
-        if self.selinux.is_some() && missing("/sys/fs/selinux/enforce") {
+        if self.selinux.is_some() && !validate::has_selinux() {
             return Err(Error::unsupported("process.selinuxLabel", "SELinux is not enabled on this host"));
         }
         Ok(())

@@ -1,19 +1,33 @@
 //! Checks of a whole configuration before anything is done: what breaks the specification, and what this
 //! runtime cannot do and says so. Each check is small and has a name; [`check`] is the list of them.
 
+use std::path::Path;
+
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
 
 use crate::cgroups;
 use crate::error::Error;
 use crate::hooks;
+use crate::net_devices;
 use crate::schedule;
 
 type Check = fn(&Spec) -> Result<(), Error>;
 
 /// Checks a configuration for `create`.
 pub(crate) fn check(spec: &Spec) -> Result<(), Error> {
-    let checks: [Check; 10] =
-        [version, platform, process, namespaces, user_namespace, names, sysctls, mounts, all_hooks, extensions];
+    let checks: [Check; 11] = [
+        version,
+        platform,
+        process,
+        namespaces,
+        user_namespace,
+        names,
+        sysctls,
+        network_devices,
+        mounts,
+        all_hooks,
+        extensions,
+    ];
     checks.into_iter().try_for_each(|check| check(spec))
 }
 
@@ -138,6 +152,20 @@ fn sysctls(spec: &Spec) -> Result<(), Error> {
     Ok(())
 }
 
+fn network_devices(spec: &Spec) -> Result<(), Error> {
+    let devices = linux(spec).and_then(|linux| linux.net_devices().as_ref()).filter(|devices| !devices.is_empty());
+    let Some(devices) = devices else { return Ok(()) };
+    if !has(spec, LinuxNamespaceType::Network) {
+        return Err(Error::invalid("linux.netDevices", "they need a network namespace of the container's own"));
+    }
+    net_devices::check(devices)
+}
+
+/// Whether the kernel labels files and processes by SELinux.
+pub(crate) fn has_selinux() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
+}
+
 fn mounts(spec: &Spec) -> Result<(), Error> {
     for mount in spec.mounts().iter().flatten() {
         let destination = mount.destination();
@@ -165,13 +193,16 @@ fn all_hooks(spec: &Spec) -> Result<(), Error> {
 
 fn extensions(spec: &Spec) -> Result<(), Error> {
     let Some(linux) = linux(spec) else { return Ok(()) };
-    let refused = [
-        ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
-        ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
-    ];
-    if let Some((field, _)) = refused.into_iter().find(|(_, given)| *given) {
-        return Err(Error::unsupported(field, "not implemented yet"));
+    if linux.intel_rdt().is_some() {
+        let why = if Path::new("/sys/fs/resctrl/schemata").exists() {
+            "resource control of Intel processors is not implemented"
+        } else {
+            "this host has no resource control at /sys/fs/resctrl"
+        };
+        return Err(Error::unsupported("linux.intelRdt", why));
+    }
+    if linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()) && !has_selinux() {
+        return Err(Error::unsupported("linux.mountLabel", "SELinux is not enabled on this host"));
     }
     linux.resources().as_ref().map_or(Ok(()), cgroups::unsupported)
 }

@@ -54,10 +54,11 @@ enum Kind {
 const VIRTUAL: [&str; 5] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue"];
 
 impl PlannedMount {
-    /// Understands a mount; a relative source begins at the bundle.
-    pub(crate) fn new(mount: &Mount, bundle: &Path) -> Result<PlannedMount, Error> {
+    /// Understands a mount; a relative source begins at the bundle. `label` is for the files of new filesystems
+    /// (SELinux), except of those that label each file by what it is about.
+    pub(crate) fn new(mount: &Mount, bundle: &Path, label: Option<&str>) -> Result<PlannedMount, Error> {
         let field = format!("mounts[{}]", mount.destination().display());
-        let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default());
+        let mut options = MountOptions::parse(mount.options().as_deref().unwrap_or_default());
         let kind = match (options.bind, mount.typ().as_deref()) {
             (bind, kind) if options.remount => Kind::Remount { bind: bind.is_some() || kind == Some("bind") },
             (Some(recursive), _) => Kind::Bind { recursive },
@@ -71,6 +72,12 @@ impl PlannedMount {
             (Kind::Bind { .. }, Some(source)) => bundle.join(source),
             (_, source) => source.clone().unwrap_or_default(),
         };
+        if let (Kind::Filesystem(name), Some(label)) = (&kind, label)
+            && name != "proc"
+            && name != "sysfs"
+        {
+            options.data.push(("context".to_owned(), Some(label.to_owned())));
+        }
         let mapping = idmap::mapping(mount, options.idmap, matches!(kind, Kind::Bind { .. }))?;
         Ok(PlannedMount { destination: mount.destination().clone(), source, kind, options, mapping, tree: None })
     }
