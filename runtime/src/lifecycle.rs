@@ -123,7 +123,14 @@ impl Runtime {
         cgroups::unsupported(resources)?;
         let folder = Folder::open(self.root(), id)?;
         self.alive(id, "update")?;
-        folder.record(id)?.cgroups.update(resources)
+        let mut record = folder.record(id)?;
+        let joined = record.cgroups.0.len();
+        if record.cgroups.extend(self.cgroup_layout()?, resources)? {
+            // First what will have to be removed, then what is made.
+            folder.write_record(&record)?;
+            record.cgroups.join_from(joined)?;
+        }
+        record.cgroups.update(resources)
     }
 
     /// Freezes all processes of a container that runs. One that waits for `start` is refused: frozen, it could

@@ -4,12 +4,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use oci_spec::runtime::LinuxResources;
 
+use super::Group;
+use super::apply::write_setting;
 use super::detect::Hierarchy;
 use super::devices::{Access, DevicePolicy};
-use super::limits::{self, Setting};
-use super::{Group, make_one, make_own, read_file, write_file, write_setting};
+use super::files::{read_file, write_file};
+use super::folders::{make_one, make_own};
+use super::limits::Setting;
 use crate::error::{Error, Failure};
 
 /// What every container takes part in: for its limits to be updated, for statistics, out-of-memory events,
@@ -18,12 +20,11 @@ const ALWAYS: [&str; 6] = ["memory", "cpu", "cpuacct", "pids", "freezer", "devic
 
 /// Whether a container has a reason to be in this hierarchy: it is one of those above, it holds a limit that
 /// is set, or the group above the container's is there, so that somebody set a limit for the pod.
-pub(super) fn matters(hierarchy: &Hierarchy, relative: &Path, resources: Option<&LinuxResources>) -> bool {
+pub(super) fn matters(hierarchy: &Hierarchy, relative: &Path, limited: &[Setting]) -> bool {
     let has = |name: &str| hierarchy.controllers.iter().any(|known| known == name);
-    let limited = resources.map(limits::v1).unwrap_or_default();
     let parent = relative.parent().filter(|parent| !parent.as_os_str().is_empty());
     ALWAYS.into_iter().any(has)
-        || limited.iter().any(|setting| has(setting.controller))
+        || limited.iter().any(|setting| !setting.optional && has(setting.controller))
         || parent.is_some_and(|parent| hierarchy.mount.join(parent).is_dir())
 }
 
@@ -86,6 +87,17 @@ pub(super) fn set_memory(folder: &Path, setting: &Setting, swap: Option<i64>) ->
             let _ = write_file(&both, &old.to_string());
         }
     })
+}
+
+/// The weights are the I/O scheduler's: where there is BFQ and no CFQ, the files are called after it.
+pub(super) fn named_by_scheduler(folder: &Path, setting: Setting) -> Setting {
+    match setting.file.strip_prefix("blkio.weight") {
+        Some(rest) if !folder.join(&setting.file).exists() => {
+            let file = format!("blkio.bfq.weight{rest}");
+            if folder.join(&file).exists() { Setting { file, ..setting } } else { setting }
+        }
+        _ => setting,
+    }
 }
 
 /// Sets the device list.

@@ -9,8 +9,10 @@ use oci_spec::runtime::LinuxResources;
 
 use super::detect::Layout;
 use super::devices::{self, DevicePolicy};
-use super::{Group, limits, make_one, read_file, write_file};
-use crate::error::{Context, Failure};
+use super::files::{read_file, write_file};
+use super::folders::make_one;
+use super::{Group, limits};
+use crate::error::{Context, Error, Failure};
 use crate::sys;
 
 /// Beside version 1 hierarchies the version 2 tree holds what they do not: a limit of a controller that is
@@ -25,8 +27,8 @@ pub(super) fn matters_beside_v1(
     let parent = relative.parent().filter(|parent| !parent.as_os_str().is_empty());
     let limited = resources.is_some_and(|resources| {
         let unified = resources.unified().as_ref().is_some_and(|unified| !unified.is_empty());
-        let settings = limits::v2(resources).unwrap_or_default();
-        unified || settings.iter().any(|setting| !in_v1(setting.controller))
+        let settings = limits::v1(resources).unwrap_or_default();
+        unified || settings.iter().any(|setting| !setting.optional && !in_v1(setting.controller))
     });
     limited || !in_v1("devices") || parent.is_some_and(|parent| mount.join(parent).is_dir())
 }
@@ -60,6 +62,23 @@ fn enable_controllers(folder: &Path) -> Result<(), Failure> {
     if write_file(&path, &missing.join(" ")).is_err() {
         for name in missing {
             let _ = write_file(&path, &name);
+        }
+    }
+    Ok(())
+}
+
+/// With `checkBeforeUpdate` a limit that is used up already is refused; else the kernel would reclaim, and kill.
+pub(super) fn check_usage(folder: &Path, resources: &LinuxResources) -> Result<(), Error> {
+    let Some(memory) = resources.memory().as_ref().filter(|memory| memory.check_before_update() == Some(true)) else {
+        return Ok(());
+    };
+    // A group without the file has no limit to set either.
+    let Ok(text) = read_file(&folder.join("memory.current")) else { return Ok(()) };
+    let usage: i64 = text.trim().parse().unwrap_or(0);
+    for (field, limit) in [("swap", memory.swap()), ("limit", memory.limit())] {
+        if let Some(limit) = limit.filter(|limit| *limit > 0 && *limit <= usage) {
+            let reason = format!("{limit} is not more than the {usage} that the container uses");
+            return Err(Error::invalid(format!("linux.resources.memory.{field}"), reason));
         }
     }
     Ok(())

@@ -1,0 +1,175 @@
+//! Setting and changing limits.
+
+use std::path::Path;
+
+use nix::errno::Errno;
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxMemory, LinuxResources};
+
+use super::devices::DevicePolicy;
+use super::files::{read_file, write_file};
+use super::limits::{self, Setting};
+use super::{Cgroups, Group, Layout, Version, folders, place, v1, v2};
+use crate::error::{Error, Failure};
+
+impl Cgroups {
+    /// Adds the groups of hierarchies that the container stayed out of, since nothing was limited there, and
+    /// that `resources` are now about. Changes nothing on the host; `false` when there are none.
+    pub(crate) fn extend(&mut self, layout: &Layout, resources: &LinuxResources) -> Result<bool, Error> {
+        let Some(relative) = self.0.first().and_then(|group| group.folder.strip_prefix(&group.mount).ok()) else {
+            return Ok(false);
+        };
+        let relative = relative.to_path_buf();
+        let limited = limits::v1(resources)?;
+        let before = self.0.len();
+        for hierarchy in layout.v1() {
+            let has = |name: &str| hierarchy.controllers.iter().any(|known| known == name);
+            let joined = self.0.iter().any(|group| group.mount == hierarchy.mount);
+            if !joined && limited.iter().any(|setting| has(setting.controller)) {
+                self.0.push(place::group(Version::V1, &hierarchy.mount, hierarchy.controllers.clone(), &relative));
+            }
+        }
+        let unified = resources.unified().as_ref().is_some_and(|unified| !unified.is_empty());
+        if let Some(mount) = layout.v2().filter(|_| unified && !self.0.iter().any(|group| group.version == Version::V2))
+        {
+            self.0.push(place::group(Version::V2, mount, Vec::new(), &relative));
+        }
+        Ok(self.0.len() > before)
+    }
+
+    /// Makes the groups from this one on and moves the container's processes there.
+    pub(crate) fn join_from(&self, first: usize) -> Result<(), Failure> {
+        for group in &self.0[first..] {
+            folders::make(group)?;
+            let list = group.folder.join("cgroup.procs");
+            // What is forked while we are at it begins where its parent was: until nobody is missing.
+            let mut moved = Vec::new();
+            loop {
+                let missing: Vec<_> = self.pids()?.into_iter().filter(|pid| !moved.contains(pid)).collect();
+                if missing.is_empty() {
+                    break;
+                }
+                for pid in missing {
+                    match write_file(&list, &pid.to_string()) {
+                        Err(failure) if failure.errno != Errno::ESRCH as i32 => return Err(failure),
+                        _ => moved.push(pid),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes the limits that are given.
+    pub(crate) fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
+        self.apply(resources)?;
+        match resources.devices().as_deref() {
+            Some(rules) if !rules.is_empty() => self.set_devices(rules),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn apply(&self, resources: &LinuxResources) -> Result<(), Error> {
+        let unified = self.0.iter().find(|group| group.version == Version::V2);
+        let mut unplaced = None;
+        let mut placed = Vec::new();
+        for setting in limits::v1(resources)? {
+            match self.0.iter().find(|group| group.has(setting.controller)) {
+                Some(group) => placed.push((group, v1::named_by_scheduler(&group.folder, setting))),
+                None if setting.optional => (),
+                None => unplaced = unplaced.or(Some(setting)),
+            }
+        }
+        match (unified, unplaced, resources.unified().iter().flatten().next()) {
+            (None, Some(setting), _) => return Err(no_controller(&setting)),
+            (None, None, Some((file, _))) => {
+                let field = format!("linux.resources.unified[{file:?}]");
+                return Err(Error::unsupported(field, "this host has no cgroup2 mounted"));
+            }
+            _ => (),
+        }
+        let swap = resources.memory().as_ref().and_then(LinuxMemory::swap).filter(|swap| *swap != 0);
+        write_all(placed, swap)?;
+        let Some(unified) = unified else { return Ok(()) };
+        let v1: Vec<&str> = self.0.iter().flat_map(|group| &group.controllers).map(String::as_str).collect();
+        if !v1.contains(&"memory") {
+            v2::check_usage(&unified.folder, resources)?;
+        }
+        let present = |file: &str| read_file(&unified.folder.join(file)).ok().map(|text| text.trim().to_owned());
+        let settings = limits::v2(resources, &present, &|controller| {
+            !v1.contains(&if controller == "io" { "blkio" } else { controller })
+        })?;
+        write_all(settings.into_iter().map(|setting| (unified, setting)).collect(), None)
+    }
+
+    pub(super) fn set_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<(), Error> {
+        let policy = DevicePolicy::new(rules)?;
+        if let Some(group) = self.0.iter().find(|group| group.has("devices")) {
+            return Ok(v1::set_devices(&group.folder, &policy)?);
+        }
+        match self.0.iter().find(|group| group.version == Version::V2) {
+            Some(group) => Ok(v2::set_devices(&group.folder, &policy)?),
+            None => Err(Error::unsupported(
+                "device control",
+                "this host has neither the devices controller nor cgroup2 mounted",
+            )),
+        }
+    }
+}
+
+/// Writes all settings in their order. What the kernel takes of quota, period, burst and real time depends on
+/// the others of them: what it refuses is tried once more when the others are set.
+fn write_all(settings: Vec<(&Group, Setting)>, swap: Option<i64>) -> Result<(), Error> {
+    let mut again = Vec::new();
+    for (group, setting) in settings {
+        let written = match setting.file.as_str() {
+            v1::MEMORY if group.version == Version::V1 => v1::set_memory(&group.folder, &setting, swap),
+            _ => write_setting(&group.folder, &setting),
+        };
+        match written {
+            Err(error) if setting.controller == "cpu" && error.errno() == Some(Errno::EINVAL as i32) => {
+                again.push((group, setting));
+            }
+            result => result?,
+        }
+    }
+    again.into_iter().try_for_each(|(group, setting)| write_setting(&group.folder, &setting))
+}
+
+fn no_controller(setting: &Setting) -> Error {
+    let (file, controller) = (&setting.file, setting.controller);
+    Error::unsupported(
+        format!("linux.resources.{}", setting.field),
+        format!("this host has no {file}, a file of the {controller} controller"),
+    )
+}
+
+pub(super) fn write_setting(folder: &Path, setting: &Setting) -> Result<(), Error> {
+    let named = |failure: Failure| -> Error {
+        let note = if failure.errno == Errno::EBUSY as i32 && setting.controller == "memory" {
+            "the container uses more than that already".to_owned()
+        } else {
+            Errno::from_raw(failure.errno).desc().to_owned()
+        };
+        failure.note(format!("linux.resources.{}: {note}", setting.field)).into()
+    };
+    match write_file(&folder.join(&setting.file), &setting.value) {
+        Err(failure) if failure.errno == Errno::ENOENT as i32 && setting.optional => Ok(()),
+        Err(failure) if failure.errno == Errno::ENOENT as i32 => Err(no_controller(setting)),
+        Err(failure) => Err(named(failure)),
+        Ok(()) if setting.file == "cpu.shares" => check_shares(folder, setting),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// The kernel takes any number of shares and keeps the nearest that there can be.
+fn check_shares(folder: &Path, setting: &Setting) -> Result<(), Error> {
+    let kept = read_file(&folder.join(&setting.file))?;
+    let number = |text: &str| text.trim().parse::<u64>().unwrap_or(0);
+    let (wanted, kept) = (number(&setting.value), number(&kept));
+    let reason = match wanted.cmp(&kept) {
+        std::cmp::Ordering::Equal => return Ok(()),
+        std::cmp::Ordering::Greater => format!("{wanted}: the maximum allowed cpu-shares is {kept}"),
+        std::cmp::Ordering::Less => format!("{wanted}: the minimum allowed cpu-shares is {kept}"),
+    };
+    Err(Error::invalid("linux.resources.cpu.shares", reason))
+}
