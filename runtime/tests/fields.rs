@@ -498,3 +498,126 @@ fn what_the_host_lacks_is_named() {
         assert!(error.contains("process.apparmorProfile"), "{error}");
     }
 }
+
+/// A folder with another filesystem mounted below it, on the host.
+struct Nested(tempfile::TempDir);
+
+impl Nested {
+    fn new() -> Nested {
+        let folder = tempfile::tempdir().expect("folder");
+        let below = folder.path().join("below");
+        std::fs::create_dir(&below).expect("below");
+        let none = None::<&str>;
+        nix::mount::mount(Some("tmpfs"), &below, Some("tmpfs"), nix::mount::MsFlags::empty(), none).expect("mount");
+        Nested(folder)
+    }
+}
+
+impl Drop for Nested {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0.path().join("below"), nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn attributes_of_all_mounts_below() {
+    if !can_run() {
+        return;
+    }
+    let nested = Nested::new();
+    let with = |options: &[&str]| {
+        let options: Vec<&str> = ["rbind"].iter().chain(options).copied().collect();
+        let mount = json!({"destination": "/vol", "source": nested.0.path(), "options": options});
+        Container::new("grep ' /vol' /proc/mounts").add_mount(mount).run().ok()
+    };
+    let has = |text: &str, flag: &str| {
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        lines.iter().filter(|line| line.split([' ', ',']).any(|part| part == flag)).count()
+    };
+    for (option, flag) in [
+        ("rro", "ro"),
+        ("rnosuid", "nosuid"),
+        ("rnodev", "nodev"),
+        ("rnoexec", "noexec"),
+        ("rnoatime", "noatime"),
+        ("rnodiratime", "nodiratime"),
+        ("rnosymfollow", "nosymfollow"),
+    ] {
+        assert_eq!(has(&with(&[option]), flag), 2, "{option}");
+        assert_eq!(has(&with(&[&option[1..]]), flag), 1, "{}", &option[1..]);
+    }
+    assert_eq!(has(&with(&["rro", "rrw"]), "rw"), 2);
+    assert_eq!(has(&with(&["rnoatime", "ratime"]), "relatime"), 2);
+    assert_eq!(has(&with(&["rstrictatime"]), "relatime"), 0);
+    for option in ["rnorelatime", "rnostrictatime", "norelatime"] {
+        assert_eq!(has(&with(&[option]), "relatime"), 2, "{option}");
+    }
+}
+
+#[test]
+fn options_that_a_filesystem_need_not_know() {
+    if !can_run() {
+        return;
+    }
+    let options = ["silent", "acl", "iversion", "norelatime", "lazytime"];
+    let script = "grep ' /made ' /proc/mounts; stat -c %a /made";
+    let text = Container::new(script)
+        .add_mount(json!({"destination": "/made", "type": "tmpfs", "source": "made", "options": options}))
+        .run()
+        .ok();
+    assert!(text.contains("rw,lazytime,relatime"), "{text}");
+    // A folder that was not there has no permissions to keep.
+    assert!(text.ends_with("\n1777\n"), "{text}");
+}
+
+#[test]
+fn what_a_process_is_told_it_is() {
+    if !can_run() {
+        return;
+    }
+    let script = "cat /proc/sys/kernel/domainname; uname -m; cat /proc/self/personality";
+    let container = Container::new(script)
+        .set("/domainname", json!("example"))
+        .set("/linux/personality", json!({"domain": "LINUX32"}));
+    let text = container.run().ok();
+    assert!(text.starts_with("example\n") && text.ends_with("\n00000008\n"), "{text}");
+    let flags = Container::new("true").set("/linux/personality", json!({"domain": "LINUX", "flags": ["x"]}));
+    assert!(flags.run().error().contains("linux.personality.flags"));
+}
+
+#[test]
+fn paths_of_every_kind_are_hidden_and_protected() {
+    if !can_run() {
+        return;
+    }
+    let script = "stat -c %t:%T /dev/zero /etc/secret; ls /sys/kernel; (echo x > /etc/passwd) 2>&1; (touch /tmp/x) 2>&1
+        grep ' /dev/full ' /proc/mounts";
+    let container = Container::new(script)
+        .set("/linux/maskedPaths", json!(["/dev/zero", "/sys/kernel", "/etc/secret", "/not/there"]))
+        .set("/linux/readonlyPaths", json!(["/dev/full", "/etc/passwd", "/tmp", "/not/there"]));
+    std::fs::write(container.rootfs().join("etc/secret"), "x").expect("secret");
+    let text = container.run().ok();
+    assert!(text.starts_with("1:3\n1:3\nsh: "), "{text}");
+    assert_eq!(text.matches("Read-only file system").count(), 2, "{text}");
+    let full = text.lines().last().unwrap_or_default();
+    assert!(full.contains(" /dev/full ") && full.contains(" ro,"), "{text}");
+}
+
+#[test]
+fn the_propagation_of_the_root() {
+    if !can_run() {
+        return;
+    }
+    // Fields before the dash that tell of peers: `shared:N`, `master:N`, `unbindable`.
+    let run = |propagation: &str| {
+        let container = Container::new("grep ' / / \\| /rootfs / \\|/rootfs / ' /proc/self/mountinfo")
+            .set("/linux/rootfsPropagation", json!(propagation));
+        container.run()
+    };
+    assert!(run("rshared").ok().contains(" shared:"));
+    assert!(run("unbindable").ok().contains(" unbindable "));
+    let private = run("rprivate").ok();
+    assert!(!private.contains("shared:") && !private.contains("master:"), "{private}");
+    assert!(run("sideways").error().contains("linux.rootfsPropagation"));
+}

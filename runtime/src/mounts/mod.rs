@@ -15,6 +15,7 @@ pub(crate) use options::{MountOptions, known, rootfs_propagation};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{SFlag, fstat};
 use oci_spec::runtime::Mount;
@@ -143,17 +144,24 @@ fn bind(root: &Root, mount: &PlannedMount, recursive: bool) -> Result<(), Failur
 fn filesystem(root: &Root, mount: &PlannedMount, name: &str, late: &mut LateReadOnly) -> Result<(), Failure> {
     let step = "mount";
     let object = || format!("{name} at {}", mount.destination.display());
+    let mut covers = true;
     // A link at /proc or /sys would take the masks that follow somewhere else.
     let target = if name == "proc" || name == "sysfs" {
-        if let Err(nix::errno::Errno::ENOENT) = root.open_without_links(&mount.destination, OFlag::O_PATH) {
+        if let Err(Errno::ENOENT) = root.open_without_links(&mount.destination, OFlag::O_PATH) {
             root.make_dir_all(&mount.destination).at(step, object())?;
         }
         root.open_without_links(&mount.destination, OFlag::O_PATH | OFlag::O_DIRECTORY).at(step, object())?
     } else {
-        root.make_dir_all(&mount.destination).at(step, object())?
+        match root.open(&mount.destination, OFlag::O_PATH | OFlag::O_DIRECTORY) {
+            Err(Errno::ENOENT) => {
+                covers = false;
+                root.make_dir_all(&mount.destination).at(step, object())?
+            }
+            opened => opened.at(step, object())?,
+        }
     };
     let context = FsContext::open(name).at(step, object())?;
-    let configured = configure(&context, mount, name, &target);
+    let configured = configure(&context, mount, name, covers.then_some(&target));
     configured.map_err(|errno| Failure::new(step, object(), errno).note(context.message()))?;
     let mut attributes = mount.options.attr.set;
     let delayed = name == "tmpfs" && attributes & attr::RDONLY != 0;
@@ -174,20 +182,27 @@ fn filesystem(root: &Root, mount: &PlannedMount, name: &str, late: &mut LateRead
     Ok(())
 }
 
-fn configure(context: &FsContext, mount: &PlannedMount, name: &str, target: &OwnedFd) -> nix::Result<()> {
+/// `covered` is the folder below, if it is the image's.
+fn configure(context: &FsContext, mount: &PlannedMount, name: &str, covered: Option<&OwnedFd>) -> nix::Result<()> {
     let source = mount.source.to_string_lossy();
     context.set("source", Some(if source.is_empty() { name } else { &source }))?;
     let given = |key: &str| mount.options.data.iter().any(|(known, _)| known == key);
-    if name == "tmpfs" && !given("mode") {
-        // The folder below keeps its permissions.
-        let mode = fstat(target)?.st_mode & 0o7777;
+    if let Some(covered) = covered
+        && name == "tmpfs"
+        && !given("mode")
+    {
+        // The folder keeps its permissions.
+        let mode = fstat(covered)?.st_mode & 0o7777;
         context.set("mode", Some(&format!("{mode:o}")))?;
     }
     if !VIRTUAL.contains(&name) && mount.options.attr.set & attr::RDONLY != 0 {
         context.set("ro", None)?;
     }
     for (key, value) in &mount.options.data {
-        context.set(key, value.as_deref())?;
+        match context.set(key, value.as_deref()) {
+            Err(Errno::EINVAL) if options::is_optional(key) => (),
+            result => result?,
+        }
     }
     Ok(())
 }

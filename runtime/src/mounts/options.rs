@@ -28,7 +28,7 @@ pub(crate) struct MountOptions {
 /// What an option does to the mount's flags: set these, clear those.
 type Flag = (&'static str, u64, u64);
 
-const FLAGS: [Flag; 17] = [
+const FLAGS: [Flag; 18] = [
     ("ro", attr::RDONLY, 0),
     ("rw", 0, attr::RDONLY),
     ("nosuid", attr::NOSUID, 0),
@@ -38,7 +38,9 @@ const FLAGS: [Flag; 17] = [
     ("noexec", attr::NOEXEC, 0),
     ("exec", 0, attr::NOEXEC),
     ("relatime", attr::RELATIME, attr::ATIME),
-    ("norelatime", attr::STRICTATIME, attr::ATIME),
+    // What is so without the option it takes back: relatime is the kernel's default.
+    ("norelatime", 0, 0),
+    ("nostrictatime", 0, 0),
     ("noatime", attr::NOATIME, attr::ATIME),
     ("strictatime", attr::STRICTATIME, attr::ATIME),
     ("atime", attr::RELATIME, attr::ATIME),
@@ -56,7 +58,10 @@ const PROPAGATION: [(&str, u64); 4] = [
 ];
 
 /// Options that say what is so anyway, or that only mount(8) has a use for.
-const IGNORED: [&str; 4] = ["defaults", "nostrictatime", "loud", "newinstance"];
+const IGNORED: [&str; 4] = ["defaults", "silent", "loud", "newinstance"];
+
+/// Options that some filesystems have as their own, and that mean nothing to others.
+const OPTIONAL: [&str; 4] = ["acl", "noacl", "iversion", "noiversion"];
 
 /// Options that are no flags of a mount.
 const OTHERS: [&str; 7] = ["bind", "rbind", "defaults", "idmap", "ridmap", "tmpcopyup", "remount"];
@@ -111,6 +116,11 @@ impl MountOptions {
     pub(crate) fn bind_attr(&self) -> MountAttr {
         MountAttr { clear: self.attr.clear & !attr::RDONLY, ..self.attr }
     }
+}
+
+/// Whether a filesystem need not know an option.
+pub(super) fn is_optional(option: &str) -> bool {
+    OPTIONAL.contains(&option)
 }
 
 fn apply(attr: &mut MountAttr, set: u64, clear: u64) {

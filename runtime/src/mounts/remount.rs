@@ -4,6 +4,7 @@
 use nix::fcntl::OFlag;
 use nix::mount::MsFlags;
 
+use super::options::is_optional;
 use super::{PlannedMount, set_attributes};
 use crate::error::{Context, Failure};
 use crate::path::{Root, fd_path};
@@ -23,7 +24,7 @@ pub(super) fn remount(root: &Root, mount: &PlannedMount, bind: bool) -> Result<(
         Some(value) => format!("{key}={value}"),
         None => key.clone(),
     };
-    let data = mount.options.data.iter().map(pair).collect::<Vec<_>>().join(",");
+    let data = mount.options.data.iter().filter(|(key, _)| !is_optional(key)).map(pair).collect::<Vec<_>>().join(",");
     let data = (!bind && !data.is_empty()).then_some(data.as_str());
     nix::mount::mount(None::<&str>, fd_path(&target).as_str(), None::<&str>, flags, data).at(step, object())?;
     set_attributes(&target, &MountAttr::default(), &mount.options).at(step, object())
