@@ -1,6 +1,6 @@
 //! create: from the configuration to a process that waits at the gate.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use crate::procfs::ProcFs;
 use crate::seccomp::Listener;
 use crate::status::{State, Status};
 use crate::store::{self, Folder, Record};
+use crate::sys::ns;
 use crate::{Runtime, devices, hooks, net_devices, rootfs, sys, validate};
 
 /// A configuration that was read and checked, with what belongs to it.
@@ -75,10 +76,15 @@ impl Runtime {
         let (caller, process) = handshake::pair()?;
         let mut plan = plan(self, record, folder, opts, &checked, linux, process)?;
         record.own_pid_namespace = plan.namespaces.has_own_pid();
+        let user = match &plan.namespaces {
+            namespaces if namespaces.has_new_user() => InUser::New,
+            namespaces if namespaces.joins_user() => InUser::Joined,
+            _ => InUser::Host,
+        };
         let (pid, pidfd) = clone(&mut plan)?;
         let mut child = Child::new(pid, pidfd);
         drop(plan);
-        let terminal = accompany(&mut child, &caller, record, spec, linux)?;
+        let terminal = accompany(&mut child, &caller, record, spec, linux, user)?;
         let terminal = hand_over(terminal, console.as_deref())?;
 
         record.pid = child.pid.as_raw();
@@ -95,6 +101,14 @@ impl Runtime {
     }
 }
 
+/// The user namespace of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InUser {
+    Host,
+    New,
+    Joined,
+}
+
 /// Answers the new process until it is ready.
 fn accompany(
     child: &mut Child,
@@ -102,14 +116,19 @@ fn accompany(
     record: &Record,
     spec: &Spec,
     linux: &Linux,
+    user: InUser,
 ) -> Result<Option<OwnedFd>, Error> {
-    if linux.uid_mappings().as_ref().is_some_and(|mappings| !mappings.is_empty()) {
-        map_user(child.pid, linux)?;
+    if user != InUser::Host {
+        if user == InUser::New {
+            map_user(child.pid, linux)?;
+        }
         if let Some(score) = spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj) {
             // Only the host's root may write this file of a process that others may not look into.
             ProcFs::open()?.write(&format!("{}/oom_score_adj", child.pid), &score.to_string())?;
         }
-        caller.tell(Go::Mapped)?;
+        if user == InUser::New {
+            caller.tell(Go::Mapped)?;
+        }
     }
     if net_devices::wanted(linux) {
         net_devices::move_all(linux, child.pid)?;
@@ -233,6 +252,11 @@ fn plan(
 /// Clones the container's first process, which goes its own way.
 fn clone(plan: &mut InitPlan) -> Result<(Pid, OwnedFd), Error> {
     let guard = plan.namespaces.for_children()?;
+    if plan.namespaces.joins_user() {
+        let cloned = clone_in_user_namespace(plan);
+        drop(guard);
+        return cloned;
+    }
     let cloned = sys::clone_process(plan.namespaces.clone, plan.entrance.unified());
     match cloned.at("clone", "the container's process")? {
         Some(child) => {
@@ -241,6 +265,41 @@ fn clone(plan: &mut InitPlan) -> Result<(Pid, OwnedFd), Error> {
         }
         None => init::run(plan),
     }
+}
+
+/// Clones the container's first process in a user namespace that is there already, so that its new namespaces
+/// belong to that one. Nobody comes back from there, so a process goes ahead: the container's is its sibling.
+fn clone_in_user_namespace(plan: &mut InitPlan) -> Result<(Pid, OwnedFd), Error> {
+    let (caller, process) = handshake::pair()?;
+    let cloned = sys::clone_process(0, plan.entrance.unified());
+    let Some((pid, pidfd)) = cloned.at("clone", "the container's process")? else {
+        drop(caller);
+        let joined = plan.namespaces.user.as_ref().map_or(Ok(()), |user| sys::setns(user, ns::USER));
+        let cloned = joined.at("join", "user namespace").and_then(|()| {
+            sys::clone_sibling(plan.namespaces.clone).at("clone", "the container's process in its user namespace")
+        });
+        let _ = match cloned {
+            Ok(None) => init::run(plan),
+            Ok(Some((_, pidfd))) => process.report(&Report::Ready, Some(pidfd.as_fd())),
+            Err(failure) => process.report(&Report::Failed(failure), None),
+        };
+        sys::exit_now(0)
+    };
+    let mut ahead = Child::new(pid, pidfd);
+    drop(process);
+    match caller.report(&mut Patience::new(pid.as_raw(), Some(Duration::ZERO)))? {
+        Some((Report::Ready, Some(pidfd))) => Ok((process_of(&pidfd)?, pidfd)),
+        Some((Report::Failed(failure), _)) => Err(failure.into()),
+        _ => Err(Error::InitDied(ahead.fate())),
+    }
+}
+
+/// The number that the process of a pidfd has here: who made it may be in another process namespace.
+fn process_of(pidfd: &OwnedFd) -> Result<Pid, Failure> {
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let info = std::fs::read_to_string(&path).at("read", &path)?;
+    let number = info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok()).filter(|pid| *pid > 0);
+    number.map(Pid::from_raw).ok_or_else(|| Failure::refused("read", path, "the container's process has ended"))
 }
 
 /// Writes the mappings of a new user namespace (user_namespaces(7)).

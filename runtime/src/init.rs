@@ -81,7 +81,7 @@ fn set_up(plan: &mut InitPlan) -> Result<Option<OwnedFd>, Failure> {
     let proc = ProcFs::open()?;
     plan.entrance.enter()?;
     enter_namespaces(plan)?;
-    if !plan.namespaces.has_new_user() {
+    if !plan.namespaces.has_new_user() && !plan.namespaces.joins_user() {
         plan.process.set_oom_score(&proc)?;
     }
     set_names(plan)?;

@@ -17,6 +17,8 @@ pub(crate) struct Namespaces {
     pub(crate) clone: u64,
     /// Made by the process itself, after it is in its cgroup: its group is the root of what it sees.
     pub(crate) new_cgroup: bool,
+    /// The user namespace that is joined, before the others are made: it is to own them.
+    pub(crate) user: Option<OwnedFd>,
     /// Joined by the process, in this order.
     joined: Vec<(u64, OwnedFd)>,
     /// Joined by the caller for its child, since processes do not change these namespaces themselves.
@@ -49,18 +51,15 @@ impl Namespaces {
             match (kind, path) {
                 (ns::CGROUP, None) => plan.new_cgroup = true,
                 (ns::PID, Some(path)) => plan.pid = Some(open(path)?),
+                (ns::USER, Some(path)) => plan.user = Some(open(path)?),
                 (ns::TIME, Some(path)) => plan.time = Some(open(path)?),
                 (kind, Some(path)) => plan.joined.push((kind, open(path)?)),
                 (kind, None) => plan.clone |= kind,
             }
         }
         plan.time_offsets = offsets(linux.time_offsets().as_ref())?;
-        // The user namespace decides what one may join after it; the mount namespace changes what paths mean.
-        plan.joined.sort_by_key(|(kind, _)| match *kind {
-            ns::USER => 0,
-            ns::MOUNT => 2,
-            _ => 1,
-        });
+        // The mount namespace changes what paths mean.
+        plan.joined.sort_by_key(|(kind, _)| *kind == ns::MOUNT);
         Ok(plan)
     }
 
@@ -104,18 +103,17 @@ impl Namespaces {
     }
 
     pub(crate) fn joins_user(&self) -> bool {
-        self.joined.iter().any(|(kind, _)| *kind == ns::USER)
+        self.user.is_some()
     }
 
     /// Every descriptor that this value owns: the new process drops it.
     pub(crate) fn fds(&self) -> impl Iterator<Item = &OwnedFd> {
-        self.joined.iter().map(|(_, fd)| fd).chain(&self.pid).chain(&self.time)
+        self.joined.iter().map(|(_, fd)| fd).chain(&self.pid).chain(&self.time).chain(&self.user)
     }
 }
 
 fn name(kind: u64) -> &'static str {
     match kind {
-        ns::USER => "user namespace",
         ns::MOUNT => "mount namespace",
         ns::NET => "network namespace",
         ns::IPC => "IPC namespace",

@@ -621,3 +621,25 @@ fn the_propagation_of_the_root() {
     assert!(!private.contains("shared:") && !private.contains("master:"), "{private}");
     assert!(run("sideways").error().contains("linux.rootfsPropagation"));
 }
+
+#[test]
+fn a_user_namespace_by_path() {
+    if !can_run() {
+        return;
+    }
+    let owner = in_user_namespace("sleep 1000");
+    owner.run_detached().ok();
+    let path = format!("/proc/{}/ns/user", owner.state()["pid"]);
+    let script = "readlink /proc/self/ns/user; stat -c %u /mnt/file; id -u; cat /proc/self/oom_score_adj; hostname";
+    let container = in_user_namespace(script).set("/process/oomScoreAdj", json!(77));
+    let source = volume(&container, 0);
+    let mut container =
+        container.add_mount(json!({"destination": "/mnt", "source": source, "options": ["bind", "idmap"]}));
+    let namespaces = container.spec["linux"]["namespaces"].as_array_mut().expect("namespaces");
+    namespaces.last_mut().expect("user namespace")["path"] = json!(path);
+    for field in ["uidMappings", "gidMappings"] {
+        container.spec["linux"].as_object_mut().expect("linux").remove(field);
+    }
+    let namespace = std::fs::read_link(&path).expect("namespace");
+    assert_eq!(container.run().ok(), format!("{}\n0\n0\n77\nbox\n", namespace.display()));
+}

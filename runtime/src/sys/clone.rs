@@ -19,6 +19,7 @@ pub(crate) mod ns {
 }
 
 const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_PARENT: u64 = 0x8000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
@@ -42,17 +43,24 @@ struct CloneArgs {
 /// Forks: `Some` with the child and its pidfd in the parent, `None` in the child, whose caught signals are
 /// back at their defaults. With `cgroup`, a folder of a cgroup v2 tree, the child starts in there.
 pub(crate) fn clone_process(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Option<(Pid, OwnedFd)>> {
-    let mut pidfd: RawFd = -1;
-    let mut args = CloneArgs {
-        flags: flags | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
-        pidfd: std::ptr::from_mut(&mut pidfd) as u64,
-        exit_signal: libc::SIGCHLD as u64,
-        ..CloneArgs::default()
-    };
+    let mut args = CloneArgs { flags, exit_signal: libc::SIGCHLD as u64, ..CloneArgs::default() };
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
+    clone3(args)
+}
+
+/// Forks a sibling: as [`clone_process`], for a process that is the child of the caller's parent.
+pub(crate) fn clone_sibling(flags: u64) -> nix::Result<Option<(Pid, OwnedFd)>> {
+    // The kernel gives it the caller's own signal for the parent, and takes no other.
+    clone3(CloneArgs { flags: flags | CLONE_PARENT, ..CloneArgs::default() })
+}
+
+fn clone3(mut args: CloneArgs) -> nix::Result<Option<(Pid, OwnedFd)>> {
+    let mut pidfd: RawFd = -1;
+    args.flags |= CLONE_PIDFD | CLONE_CLEAR_SIGHAND;
+    args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
     // SAFETY: no CLONE_VM: the child has its own copy of memory and goes on here like after fork(2). The
     // structure and `pidfd` live through the call. The child of a process with one thread may use all of
     // its memory; of one with more it must not touch what another thread may have locked, which is why

@@ -11,7 +11,7 @@ mod schedule;
 mod terminal;
 
 pub(crate) use bpf::{BpfInsn, attach_device_program, detach_device_program, device_programs, load_device_program};
-pub(crate) use clone::{clone_process, ns};
+pub(crate) use clone::{clone_process, clone_sibling, ns};
 pub(crate) use credentials::*;
 pub(crate) use mount::*;
 pub(crate) use process::*;
