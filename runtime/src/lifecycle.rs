@@ -157,6 +157,11 @@ impl Runtime {
         Ok(self.record(id)?.cgroups.pids()?)
     }
 
+    /// What a container that has a process uses, as `runc events` shows it below `data`.
+    pub fn stats(&self, id: &str) -> Result<serde_json::Value, Error> {
+        Ok(self.alive(id, "read the statistics of")?.cgroups.stats())
+    }
+
     /// The configuration that a container was created with.
     pub fn config(&self, id: &str) -> Result<Spec, Error> {
         self.record(id)?;

@@ -185,14 +185,33 @@ fn what_cannot_be_is_refused_by_name_and_leaves_nothing() {
     }
     let missing = |name: &str| !PathBuf::from("/sys/fs/cgroup").join(name).is_dir();
     let v1_only = !PathBuf::from("/sys/fs/cgroup/cgroup.controllers").exists();
-    if v1_only && missing("net_cls") && missing("net_prio") && missing("hugetlb") {
+    if v1_only && missing("net_cls") && missing("net_prio") {
         for (resources, field) in [
             (json!({"network": {"classID": 7}}), "linux.resources.network.classID"),
             (json!({"network": {"priorities": [{"name": "lo", "priority": 3}]}}), "linux.resources.network.priorities"),
-            (json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 0}]}), "linux.resources.hugepageLimits"),
         ] {
             let error = limited(resources).create().error();
             assert!(error.contains(field), "{field}: {error}");
         }
     }
+}
+
+/// In the tree of version 2 beside version 1, when that has no such controller.
+#[test]
+fn huge_pages_are_limited_with_their_reservations() {
+    if !can_run() {
+        return;
+    }
+    let unified = PathBuf::from("/sys/fs/cgroup/unified");
+    let controllers = std::fs::read_to_string(unified.join("cgroup.controllers")).unwrap_or_default();
+    if !controllers.contains("hugetlb") {
+        return println!("SKIP: no hybrid cgroups with hugetlb in version 2");
+    }
+    let container = limited(json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4 << 20}]}));
+    container.run_detached().ok();
+    let group = unified.join("orlop").join(&container.id);
+    assert_eq!(read(&group, "hugetlb.2MB.max"), (4 << 20).to_string());
+    assert_eq!(read(&group, "hugetlb.2MB.rsvd.max"), (4 << 20).to_string());
+    update_from_stdin(&container, r#"{"unified":{"hugetlb.2MB.max":"2097152"}}"#).ok();
+    assert_eq!(read(&group, "hugetlb.2MB.max"), (2 << 20).to_string());
 }

@@ -13,6 +13,7 @@ mod folders;
 mod limits;
 mod place;
 mod processes;
+mod stats;
 mod v1;
 mod v2;
 

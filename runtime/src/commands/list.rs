@@ -27,15 +27,40 @@ impl List {
             _ if self.quiet => states.iter().for_each(|state| println!("{}", state.id)),
             Format::Json => println!("{}", serde_json::to_string(&states)?),
             Format::Table => {
-                let width = states.iter().map(|state| state.id.len()).max().unwrap_or(0).max(2);
-                println!("{:width$}  {:>7}  {:8}  {:30}  OWNER  BUNDLE", "ID", "PID", "STATUS", "CREATED");
-                for state in states {
-                    let (id, pid, status) = (&state.id, state.pid, state.status.to_string());
-                    let bundle = state.bundle.display();
-                    println!("{id:width$}  {pid:>7}  {status:8}  {:30}  {:5}  {bundle}", state.created, state.owner);
-                }
+                let heading = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
+                let line = |state: orlop_runtime::State| {
+                    let bundle = state.bundle.display().to_string();
+                    [state.id, state.pid.to_string(), state.status.to_string(), bundle, state.created, state.owner]
+                };
+                print!("{}", table(std::iter::once(heading).chain(states.into_iter().map(line)).collect()));
             }
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The lines with their columns below each other, as runc sets them: at least 12 wide, and 3 apart.
+fn table<const N: usize>(lines: Vec<[String; N]>) -> String {
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count() + 3).max().unwrap_or(0).max(12);
+    let widths: Vec<usize> = (0..N - 1).map(width).collect();
+    let mut text = String::new();
+    for line in &lines {
+        for (cell, width) in line.iter().zip(&widths) {
+            text = format!("{text}{cell:width$}");
+        }
+        text += &line[N - 1];
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns() {
+        let lines = [["ID", "PID", "OWNER"], ["a-long-container", "7", "root"]].map(|line| line.map(str::to_owned));
+        assert_eq!(table(lines.into()), "ID                 PID         OWNER\na-long-container   7           root\n");
     }
 }

@@ -2,6 +2,7 @@
 
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod kill;
@@ -84,6 +85,8 @@ enum Command {
     Resume(pause::Resume),
     /// Change the limits of a container
     Update(update::Update),
+    /// Print what a container uses as JSON, every few seconds or once
+    Events(events::Events),
     /// Write a config.json to begin with
     Spec(spec::Spec),
     /// Print what this runtime can do as JSON
@@ -177,6 +180,7 @@ impl Cli {
             Command::Pause(verb) => verb.run(&cli),
             Command::Resume(verb) => verb.run(&cli),
             Command::Update(verb) => verb.run(&cli),
+            Command::Events(verb) => verb.run(&cli),
             Command::Spec(verb) => verb.run(),
             Command::Features(_) => features::Features::run(),
         }
