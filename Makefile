@@ -1,11 +1,12 @@
 # make          what there is to make
 # make demo     build, start a private node, run examples/hello.yaml, fetch its page
 # make test     format, lints, every test; installs what the tests need
+# make vm       the tests that need systemd and cgroup v2, in a guest under qemu
 # make bench    figures beside a peer, as ratios, in one run
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-stop test lint unit e2e bench deps deps-build clean install
+.PHONY: help build demo demo-stop test lint unit e2e vm bench deps deps-build deps-vm clean install
 
 # Releases are static. Where rustup cannot give the musl target, a static glibc build stands in.
 MUSL   := x86_64-unknown-linux-musl
@@ -27,6 +28,11 @@ deps-build:
 deps: deps-build
 	@dist/apt-install busybox-static docker-registry skopeo umoci runc nftables iproute2 curl bsdutils \
 	  kubernetes-client:kubectl
+
+# A guest of its own kernel. Where qemu cannot be installed the tests in it say SKIP.
+deps-vm: deps-build
+	-@dist/apt-install qemu-system-x86:qemu-system-x86_64 mmdebstrap e2fsprogs:mke2fs util-linux:setpriv \
+	  debian-archive-keyring
 
 # The daemons in one program; the runtime, the shim and the plugins as small ones.
 build: deps-build
@@ -51,11 +57,15 @@ unit: deps
 	cargo build -p orlop-shim -p orlop-runtime -p orlop-cri -p orlop-cni -p orlop
 	cargo nextest run --workspace --exclude orlop-tests
 
-e2e: deps
+e2e: deps deps-vm
 	cargo build -p orlop-shim -p orlop-runtime -p orlop-cri -p orlop-cni -p orlop -p orlop-hello
 	cargo test -p orlop-tests
 
 test: deps lint unit e2e
+
+vm: deps-vm
+	cargo build -p orlop-shim -p orlop-runtime -p orlop
+	cargo test -p orlop-tests --test vm
 
 bench: deps build
 	cargo build --release -p orlop-tests --bin bench

@@ -10,4 +10,5 @@ pub mod node;
 pub mod programs;
 pub mod registry;
 pub mod residue;
+pub mod vm;
 pub mod wait;
