@@ -66,3 +66,33 @@ fn the_columns_of_list() {
     let all: Value = serde_json::from_str(&container.call(&["list", "-f", "json"]).ok()).expect("JSON");
     assert_eq!(all[0]["id"], json!(container.id));
 }
+
+#[test]
+fn exec_refuses_labels_that_the_host_has_not() {
+    if !can_run() {
+        return;
+    }
+    if std::path::Path::new("/sys/module/apparmor/parameters/enabled").exists() {
+        return println!("SKIP: this host may have AppArmor");
+    }
+    let container = Container::new("sleep 1000");
+    container.run_detached().ok();
+    let error = container.call(&["exec", "--apparmor", "box", &container.id, "true"]).error();
+    assert!(error.contains("process.apparmorProfile"), "{error}");
+}
+
+#[test]
+fn exec_makes_an_inheritable_capability_ambient() {
+    if !can_run() {
+        return;
+    }
+    let container = Container::new("sleep 1000").set("/process/capabilities/inheritable", json!(["CAP_KILL"]));
+    container.run_detached().ok();
+    let sets = |caps: &[&str]| {
+        let all = [&["exec", "-u", "1000"], caps, &[&container.id, "grep", "^Cap", "/proc/self/status"]].concat();
+        container.call(&all).ok()
+    };
+    assert!(sets(&[]).contains("CapAmb:\t0000000000000000"));
+    let given = sets(&["-c", "CAP_KILL", "-c", "CAP_SYS_TIME"]);
+    assert!(given.contains("CapAmb:\t0000000000000020"), "{given}");
+}

@@ -34,6 +34,12 @@ pub(super) struct Exec {
     /// Another capability, as in `CAP_NET_ADMIN`
     #[arg(short, long, value_name = "NAME")]
     cap: Vec<String>,
+    /// The SELinux label of the process
+    #[arg(long, value_name = "LABEL")]
+    process_label: Option<String>,
+    /// The AppArmor profile of the process
+    #[arg(long, value_name = "PROFILE")]
+    apparmor: Option<String>,
     /// Set `no_new_privs`
     #[arg(long)]
     no_new_privs: bool,
@@ -95,6 +101,12 @@ impl Exec {
         if let Some(cwd) = &self.cwd {
             process.set_cwd(cwd.clone());
         }
+        if let Some(label) = &self.process_label {
+            process.set_selinux_label(Some(label.clone()));
+        }
+        if let Some(profile) = &self.apparmor {
+            process.set_apparmor_profile(Some(profile.clone()));
+        }
         let mut env = process.env().clone().unwrap_or_default();
         env.extend(self.env.iter().cloned());
         process.set_env(Some(env));
@@ -133,6 +145,13 @@ impl Exec {
         sets.set_bounding(bounding);
         sets.set_effective(effective);
         sets.set_permitted(permitted);
+        // The kernel makes only those ambient that are inheritable, which this flag makes none.
+        let inheritable = sets.inheritable().clone().unwrap_or_default();
+        let mut ambient = sets.ambient().clone().unwrap_or_default();
+        ambient.extend(more.iter().filter(|capability| inheritable.contains(capability)));
+        if !ambient.is_empty() {
+            sets.set_ambient(Some(ambient));
+        }
         process.set_capabilities(Some(sets));
         Ok(())
     }

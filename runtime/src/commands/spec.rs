@@ -14,6 +14,9 @@ pub(super) struct Spec {
     /// The bundle
     #[arg(short, long, default_value = ".", value_name = "FOLDER")]
     bundle: PathBuf,
+    /// For an ordinary user: with a user namespace that has the caller as its root
+    #[arg(long)]
+    rootless: bool,
 }
 
 impl Spec {
@@ -22,7 +25,11 @@ impl Spec {
         // What is there may be somebody's work.
         let opened = OpenOptions::new().write(true).create_new(true).open(&path);
         let mut file = opened.map_err(|error| format!("create {}: {error}", path.display()))?;
-        writeln!(file, "{}", serde_json::to_string_pretty(&example())?)?;
+        let mut config = example();
+        if self.rootless {
+            make_rootless(&mut config, nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        }
+        writeln!(file, "{}", serde_json::to_string_pretty(&config)?)?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -68,4 +75,49 @@ fn example() -> Value {
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
         }
     })
+}
+
+/// What an ordinary user cannot have goes: limits, a network namespace and the sysfs that needs one, and groups
+/// other than the one that is mapped.
+fn make_rootless(config: &mut Value, uid: u32, gid: u32) {
+    if let Some(mounts) = config["mounts"].as_array_mut() {
+        for mount in &mut *mounts {
+            if mount["destination"] == "/sys" {
+                let options = ["rbind", "nosuid", "noexec", "nodev", "ro"];
+                *mount = json!({"destination": "/sys", "type": "none", "source": "/sys", "options": options});
+            }
+            if let Some(options) = mount["options"].as_array_mut() {
+                let owner = |text: &str| text.starts_with("uid=") || text.starts_with("gid=");
+                options.retain(|option| !option.as_str().is_some_and(owner));
+            }
+        }
+        // It is in the /sys of the host.
+        mounts.retain(|mount| mount["destination"] != "/sys/fs/cgroup");
+    }
+    let linux = &mut config["linux"];
+    if let Some(namespaces) = linux["namespaces"].as_array_mut() {
+        namespaces.retain(|namespace| namespace["type"] != "network");
+        namespaces.push(json!({"type": "user"}));
+    }
+    linux["uidMappings"] = json!([{"containerID": 0, "hostID": uid, "size": 1}]);
+    linux["gidMappings"] = json!([{"containerID": 0, "hostID": gid, "size": 1}]);
+    if let Some(linux) = linux.as_object_mut() {
+        linux.remove("resources");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rootless() {
+        let mut config = example();
+        make_rootless(&mut config, 1000, 50);
+        let text = config.to_string();
+        assert!(!text.contains("gid=5") && !text.contains("network") && !text.contains("resources"), "{text}");
+        assert_eq!(config["linux"]["uidMappings"], json!([{"containerID": 0, "hostID": 1000, "size": 1}]));
+        assert_eq!(config["linux"]["gidMappings"][0]["hostID"], 50);
+        serde_json::from_value::<orlop_runtime::Spec>(config).expect("a configuration");
+    }
 }
