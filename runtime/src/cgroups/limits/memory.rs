@@ -19,7 +19,7 @@ pub(super) fn v1(memory: &LinuxMemory, settings: &mut Vec<Setting>) -> Result<()
     push("limit", "memory.limit_in_bytes", memory.limit());
     push("swap", "memory.memsw.limit_in_bytes", memory.swap());
     push("reservation", "memory.soft_limit_in_bytes", memory.reservation());
-    // Podman and Docker send the highest number, or -1 of a narrower type, for "not given".
+    // The highest number is -1 as a signed one: none given, as in runc.
     if let Some(swappiness) = memory.swappiness().filter(|swappiness| *swappiness != u64::MAX) {
         if swappiness > 100 {
             let reason = format!("{swappiness} is not from 0 to 100");
