@@ -58,6 +58,6 @@ pub enum Error {
     #[error("cannot make the pods' cgroup: {0}")]
     Cgroup(#[source] crate::cgroups::CgroupError),
     /// No address of this node could be found.
-    #[error("no route tells this node's address; give it with node_ip")]
+    #[error("no route tells this node's address; give it in the configuration: node.ip")]
     NoAddress,
 }
