@@ -96,3 +96,18 @@ fn exec_makes_an_inheritable_capability_ambient() {
     let given = sets(&["-c", "CAP_KILL", "-c", "CAP_SYS_TIME"]);
     assert!(given.contains("CapAmb:\t0000000000000020"), "{given}");
 }
+
+#[test]
+fn spec_writes_a_configuration_for_root_and_for_others() {
+    for arguments in [&["spec"][..], &["spec", "--rootless"]] {
+        let folder = tempfile::tempdir().unwrap();
+        let program = env!("CARGO_BIN_EXE_orlop-runtime");
+        let made = std::process::Command::new(program).args(arguments).current_dir(&folder).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let config = std::fs::read(folder.path().join("config.json")).unwrap();
+        let config: Value = serde_json::from_slice(&config).unwrap();
+        let own = config["linux"]["namespaces"].as_array().unwrap();
+        let user = own.iter().any(|namespace| namespace["type"] == "user");
+        assert_eq!(user, arguments.contains(&"--rootless"), "{config}");
+    }
+}

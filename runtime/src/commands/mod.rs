@@ -49,8 +49,8 @@ pub(crate) struct Cli {
     /// Ask systemd for cgroups; refused, since it is not implemented
     #[arg(long, global = true)]
     systemd_cgroup: bool,
-    /// Accepted for compatibility: must not be true
-    #[arg(long, global = true, hide = true, num_args = 0..=1, default_missing_value = "true", default_value = "auto")]
+    /// With `spec`: a configuration for an ordinary user. Elsewhere it must not be true
+    #[arg(long, global = true, num_args = 0..=1, default_missing_value = "true", default_value = "auto")]
     rootless: String,
     #[command(subcommand)]
     command: Command,
@@ -159,7 +159,8 @@ impl Cli {
     }
 
     fn run_command(self) -> Result<ExitCode, Failure> {
-        if self.rootless == "true" {
+        let rootless = self.rootless == "true";
+        if rootless && !matches!(self.command, Command::Spec(_)) {
             return Err("--rootless is not supported: run as root".into());
         }
         if matches!(self.command, Command::Create(_) | Command::Run(_) | Command::Exec(_)) {
@@ -181,7 +182,7 @@ impl Cli {
             Command::Resume(verb) => verb.run(&cli),
             Command::Update(verb) => verb.run(&cli),
             Command::Events(verb) => verb.run(&cli),
-            Command::Spec(verb) => verb.run(),
+            Command::Spec(verb) => verb.run(rootless),
             Command::Features(_) => features::Features::run(),
         }
     }

@@ -14,19 +14,17 @@ pub(super) struct Spec {
     /// The bundle
     #[arg(short, long, default_value = ".", value_name = "FOLDER")]
     bundle: PathBuf,
-    /// For an ordinary user: with a user namespace that has the caller as its root
-    #[arg(long)]
-    rootless: bool,
 }
 
 impl Spec {
-    pub(super) fn run(self) -> Result<ExitCode, Failure> {
+    /// `rootless` is for an ordinary user: with a user namespace that has the caller as its root.
+    pub(super) fn run(self, rootless: bool) -> Result<ExitCode, Failure> {
         let path = self.bundle.join("config.json");
         // What is there may be somebody's work.
         let opened = OpenOptions::new().write(true).create_new(true).open(&path);
         let mut file = opened.map_err(|error| format!("create {}: {error}", path.display()))?;
         let mut config = example();
-        if self.rootless {
+        if rootless {
             make_rootless(&mut config, nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
         }
         writeln!(file, "{}", serde_json::to_string_pretty(&config)?)?;
