@@ -112,19 +112,18 @@ fn cgroups(things: &mut BTreeSet<String>) -> Result<()> {
 
 /// The folders in a folder; none when it has gone meanwhile.
 fn groups_in(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
+    let paths = entries(folder)?.into_iter().map(|name| folder.join(name));
+    Ok(paths.filter(|path| path.is_dir() && !path.is_symlink()).collect())
+}
+
+/// The names in a folder; none when there is no such folder.
+pub(crate) fn entries(folder: &Path) -> Result<Vec<String>> {
+    let list = match fs::read_dir(folder) {
+        Ok(list) => list,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error).with_context(|| format!("list {}", folder.display())),
     };
-    let mut folders = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            folders.push(entry.path());
-        }
-    }
-    Ok(folders)
+    list.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
 fn processes(things: &mut BTreeSet<String>, folder: &Path) -> Result<()> {

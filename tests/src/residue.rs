@@ -3,13 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use crate::command;
-use crate::inventory::Leftovers;
+use crate::inventory::{Leftovers, entries};
 use crate::node::Node;
 
 /// Everything on `node` that belongs to a pod, present or past.
@@ -31,16 +30,6 @@ pub fn of_pods(node: &Node) -> Result<Leftovers> {
     elements(node, &mut things)?;
     cgroups(node, &mut things)?;
     Ok(Leftovers::new(things))
-}
-
-/// The names in a folder; none when there is no such folder.
-fn entries(folder: &Path) -> Result<Vec<String>> {
-    let list = match fs::read_dir(folder) {
-        Ok(list) => list,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("list {}", folder.display())),
-    };
-    list.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
 fn mounts(node: &Node, things: &mut BTreeSet<String>) -> Result<()> {

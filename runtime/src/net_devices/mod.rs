@@ -89,7 +89,7 @@ fn move_one(host: &Netlink, inside: &Netlink, namespace: &OwnedFd, name: &str, t
     inside.set_up(index, true).at("bring up", object())
 }
 
-/// A socket in another network namespace: sockets stay where they were made.
+/// A socket in another network namespace: sockets stay where they were made. The caller comes back in any case.
 fn inside(namespace: &OwnedFd) -> Result<Netlink, Failure> {
     let own = open(Path::new("/proc/self/ns/net"))?;
     sys::setns(namespace, ns::NET).at("join", "network namespace of the container")?;

@@ -102,7 +102,7 @@ pub(super) fn v2(
         if let Some(field) = field {
             return Err(Error::unsupported(
                 format!("linux.resources.network.{field}"),
-                "cgroup v2 has no such setting",
+                "this host has no net_cls or net_prio hierarchy mounted, and cgroup v2 has no such setting",
             ));
         }
     }
