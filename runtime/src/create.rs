@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::unistd::Pid;
 use oci_spec::runtime::{Linux, Spec};
 
-use crate::cgroups::{self, Cgroups};
+use crate::cgroups::{Cgroups, Place};
 use crate::child::Child;
 use crate::error::{Context, Error, Failure};
 use crate::handshake::{self, CallerEnd, Gate, Go, Patience, Report};
@@ -63,8 +63,8 @@ impl Runtime {
         let spec = &checked.spec;
         let linux = spec.linux().as_ref().ok_or_else(|| Error::invalid("linux", "it is missing"))?;
         let resources = linux.resources().as_ref();
-        let relative = cgroups::relative_path(linux.cgroups_path().as_deref(), &opts.id)?;
-        record.cgroups = Cgroups::plan(self.cgroup_layout()?, &relative, resources)?;
+        let place = Place::new(linux.cgroups_path().as_deref(), &opts.id)?;
+        record.cgroups = Cgroups::plan(self.cgroup_layout()?, &place, resources)?;
         let pid_file = opts.pid_file.clone();
         let console = opts.console_socket.clone();
         // From here on things are made: first the record of what will have to be removed.

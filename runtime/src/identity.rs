@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use nix::unistd::Pid;
 
-use crate::sys;
+use crate::{procfs, sys};
 
 /// What /proc/PID/stat says about a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ const FORKED_WITHOUT_EXEC: u64 = 0x40;
 impl ProcessStat {
     /// `None` when there is no such process.
     pub(crate) fn read(pid: i32) -> Option<ProcessStat> {
-        ProcessStat::parse(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+        ProcessStat::parse(&procfs::read(format!("/proc/{pid}/stat")).ok()?)
     }
 
     fn parse(stat: &[u8]) -> Option<ProcessStat> {

@@ -1,6 +1,8 @@
 //! /proc through a descriptor that was checked to be procfs, so that a write meant for the kernel cannot be
 //! led to another file. The class of CVE-2019-16884, CVE-2019-19921 and CVE-2025-52881.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -52,4 +54,21 @@ impl ProcFs {
             _ => Err(Failure::refused("write to", object(), "the kernel took only a part")),
         }
     }
+}
+
+/// Most of what the kernel makes up fits into this.
+const USUAL_SIZE: usize = 8 * 1024;
+
+/// Reads a file of procfs or of a control group. Such a file says that it is empty, and whoever asks for it in
+/// small pieces has it made up anew for each.
+pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(USUAL_SIZE);
+    File::open(path)?.take(u64::MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The same as text. A name in it may be anything: what is not UTF-8 is replaced.
+pub(crate) fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
+    let bytes = read(path)?;
+    Ok(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }

@@ -2,6 +2,9 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use common::{Container, can_run, wait_until};
 use serde_json::json;
 
@@ -269,9 +272,43 @@ fn a_failing_hook_fails_create() {
     assert!(container.create().error().contains("not done within 1 s"));
 }
 
-/// The folder that holds containers without a cgroupsPath goes with the last of them, whoever made it.
+/// As with runc: beside whoever calls, so that the limits of the caller hold for the container too.
 #[test]
-fn the_default_parent_cgroup_is_made_again_when_it_went() {
+fn without_a_cgroups_path_the_groups_are_the_callers_own() {
+    if !can_run() {
+        return;
+    }
+    let groups = |pid: &str| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("cgroups");
+        let pairs = text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+        pairs.map(|(names, path)| (names.to_owned(), PathBuf::from(path))).collect::<BTreeMap<_, _>>()
+    };
+    let own = groups("self");
+    for relative in [None, Some("some/where")] {
+        let container = Container::new("sleep 1000").set("/linux/cgroupsPath", json!(relative.unwrap_or_default()));
+        container.create().ok();
+        let groups = groups(&container.state()["pid"].to_string());
+        let joined: Vec<_> = groups.iter().filter(|(names, path)| own[*names] != **path).collect();
+        assert!(!joined.is_empty());
+        for (names, path) in &joined {
+            let own = &own[*names];
+            let parent = if names.is_empty() { own.parent().unwrap_or(own) } else { own };
+            assert_eq!(**path, parent.join(relative.unwrap_or(&container.id)), "{names}");
+        }
+        container.call(&["delete", "--force", &container.id]).ok();
+        let mounts = std::fs::read_dir("/sys/fs/cgroup").expect("hierarchies").flatten().map(|entry| entry.path());
+        for mount in mounts.chain(["/sys/fs/cgroup".into()]) {
+            for (_, path) in &joined {
+                let folder = mount.join(path.strip_prefix("/").expect("absolute"));
+                assert!(!folder.exists(), "{}", folder.display());
+            }
+        }
+    }
+}
+
+/// The folder that holds containers of one parent goes with the last of them, whoever made it.
+#[test]
+fn the_parent_cgroup_is_made_again_when_it_went() {
     if !can_run() {
         return;
     }

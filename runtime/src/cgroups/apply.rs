@@ -23,15 +23,15 @@ impl Cgroups {
         let before = self.0.len();
         for hierarchy in layout.v1() {
             let has = |name: &str| hierarchy.controllers.iter().any(|known| known == name);
-            let joined = self.0.iter().any(|group| group.mount == hierarchy.mount);
+            let joined = self.0.iter().any(|group| group.mount == hierarchy.mounted.at);
             if !joined && limited.iter().any(|setting| has(setting.controller)) {
-                self.0.push(place::group(Version::V1, &hierarchy.mount, hierarchy.controllers.clone(), &relative));
+                self.0.push(place::group(Version::V1, &hierarchy.mounted.at, hierarchy.controllers.clone(), &relative));
             }
         }
         let unified = resources.unified().as_ref().is_some_and(|unified| !unified.is_empty());
-        if let Some(mount) = layout.v2().filter(|_| unified && !self.0.iter().any(|group| group.version == Version::V2))
-        {
-            self.0.push(place::group(Version::V2, mount, Vec::new(), &relative));
+        let joined = self.0.iter().any(|group| group.version == Version::V2);
+        if let Some(mounted) = layout.v2().filter(|_| unified && !joined) {
+            self.0.push(place::group(Version::V2, &mounted.at, Vec::new(), &relative));
         }
         Ok(self.0.len() > before)
     }

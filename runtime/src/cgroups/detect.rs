@@ -1,13 +1,22 @@
 //! Where this host has its cgroup hierarchies mounted.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::error::{Context, Failure};
+use crate::procfs;
+
+/// Where a hierarchy, or a part of it, is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mounted {
+    pub(crate) at: PathBuf,
+    /// The group that is at the mount point, as the caller's cgroup namespace names it.
+    pub(crate) root: PathBuf,
+}
 
 /// A version 1 hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hierarchy {
-    pub(crate) mount: PathBuf,
+    pub(crate) mounted: Mounted,
     pub(crate) controllers: Vec<String>,
 }
 
@@ -15,7 +24,7 @@ pub(crate) struct Hierarchy {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Layout {
     v1: Vec<Hierarchy>,
-    v2: Option<PathBuf>,
+    v2: Option<Mounted>,
 }
 
 /// The controllers that a version 1 hierarchy may have, by which its mount options are told apart.
@@ -39,7 +48,7 @@ impl Layout {
     /// Reads the layout from the mounts of the caller's mount namespace.
     pub(crate) fn detect() -> Result<Layout, Failure> {
         let path = "/proc/self/mountinfo";
-        Ok(Layout::parse(&std::fs::read_to_string(path).at("read", path)?))
+        Ok(Layout::parse(&procfs::read_text(path).at("read", path)?))
     }
 
     /// The version 1 hierarchies with controllers; named ones, such as systemd's, hold no limits.
@@ -48,8 +57,8 @@ impl Layout {
     }
 
     /// The version 2 tree: the only one, or beside version 1.
-    pub(crate) fn v2(&self) -> Option<&Path> {
-        self.v2.as_deref()
+    pub(crate) fn v2(&self) -> Option<&Mounted> {
+        self.v2.as_ref()
     }
 
     /// Understands proc_pid_mountinfo(5). Of several mounts of one hierarchy the first counts.
@@ -57,16 +66,18 @@ impl Layout {
         let mut layout = Layout::default();
         for line in mountinfo.lines() {
             let Some((mount, kind)) = line.split_once(" - ") else { continue };
-            let Some(mount) = mount.split(' ').nth(4).map(unescape) else { continue };
+            let mut fields = mount.split(' ').skip(3).map(unescape);
+            let (Some(root), Some(at)) = (fields.next(), fields.next()) else { continue };
+            let mounted = Mounted { at, root };
             let mut kind = kind.split(' ');
             match (kind.next(), kind.nth(1)) {
-                (Some("cgroup2"), _) if layout.v2.is_none() => layout.v2 = Some(mount),
+                (Some("cgroup2"), _) if layout.v2.is_none() => layout.v2 = Some(mounted),
                 (Some("cgroup"), Some(options)) => {
                     let controllers: Vec<String> =
                         options.split(',').filter(|option| CONTROLLERS.contains(option)).map(str::to_owned).collect();
                     let known = layout.v1.iter().any(|hierarchy| hierarchy.controllers == controllers);
                     if !controllers.is_empty() && !known {
-                        layout.v1.push(Hierarchy { mount, controllers });
+                        layout.v1.push(Hierarchy { mounted, controllers });
                     }
                 }
                 _ => (),
@@ -89,16 +100,17 @@ mod tests {
     fn hybrid() {
         let layout = Layout::parse(
             "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n\
-             32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:3 - cgroup cgroup rw,cpu,cpuacct\n\
+             32 31 0:29 /docker/x /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:3 - cgroup cgroup rw,cpu,cpuacct\n\
              33 31 0:29 / /var/other\\040place rw,relatime - cgroup cgroup rw,cpu,cpuacct\n\
              40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd\n\
              41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n",
         );
-        assert_eq!(layout.v2(), Some(Path::new("/sys/fs/cgroup/unified")));
+        let mounted = |at: &str, root: &str| Mounted { at: at.into(), root: root.into() };
+        assert_eq!(layout.v2(), Some(&mounted("/sys/fs/cgroup/unified", "/")));
         assert_eq!(
             layout.v1(),
             [Hierarchy {
-                mount: "/sys/fs/cgroup/cpu,cpuacct".into(),
+                mounted: mounted("/sys/fs/cgroup/cpu,cpuacct", "/docker/x"),
                 controllers: vec!["cpu".into(), "cpuacct".into()]
             }]
         );
@@ -107,6 +119,9 @@ mod tests {
     #[test]
     fn unified() {
         let layout = Layout::parse("30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n");
-        assert_eq!(layout, Layout { v1: Vec::new(), v2: Some("/sys/fs/cgroup".into()) });
+        assert_eq!(
+            layout,
+            Layout { v1: Vec::new(), v2: Some(Mounted { at: "/sys/fs/cgroup".into(), root: "/".into() }) }
+        );
     }
 }

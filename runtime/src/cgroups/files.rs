@@ -6,6 +6,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use crate::error::{Context, Failure};
+use crate::procfs;
 
 /// Writes a file of a control group, in one write(2).
 pub(super) fn write_file(path: &Path, value: &str) -> Result<(), Failure> {
@@ -15,5 +16,5 @@ pub(super) fn write_file(path: &Path, value: &str) -> Result<(), Failure> {
 }
 
 pub(super) fn read_file(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).at("read", path.display())
+    procfs::read_text(path).at("read", path.display())
 }

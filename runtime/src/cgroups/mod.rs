@@ -20,9 +20,9 @@ mod v2;
 pub(crate) use detect::Layout;
 pub(crate) use entrance::Entrance;
 pub(crate) use limits::unsupported;
-pub(crate) use place::relative_path;
+pub(crate) use place::Place;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use oci_spec::runtime::LinuxResources;
@@ -69,18 +69,20 @@ pub(crate) struct Cgroups(pub(crate) Vec<Group>);
 
 impl Cgroups {
     /// Decides which hierarchies the container takes part in, and changes nothing.
-    pub(crate) fn plan(layout: &Layout, relative: &Path, resources: Option<&LinuxResources>) -> Result<Cgroups, Error> {
+    pub(crate) fn plan(layout: &Layout, place: &Place, resources: Option<&LinuxResources>) -> Result<Cgroups, Error> {
         let mut groups = Vec::new();
         let limited = resources.map(limits::v1).transpose()?.unwrap_or_default();
         for hierarchy in layout.v1() {
-            if v1::matters(hierarchy, relative, &limited) {
-                groups.push(group(Version::V1, &hierarchy.mount, hierarchy.controllers.clone(), relative));
+            let relative = place.below(&hierarchy.mounted, &hierarchy.controllers)?;
+            if v1::matters(hierarchy, &relative, &limited) {
+                groups.push(group(Version::V1, &hierarchy.mounted.at, hierarchy.controllers.clone(), &relative));
             }
         }
-        if let Some(mount) = layout.v2()
-            && (groups.is_empty() || v2::matters_beside_v1(mount, layout, relative, resources))
-        {
-            groups.push(group(Version::V2, mount, Vec::new(), relative));
+        if let Some(mounted) = layout.v2() {
+            let relative = place.below(mounted, &[])?;
+            if groups.is_empty() || v2::matters_beside_v1(&mounted.at, layout, &relative, resources) {
+                groups.push(group(Version::V2, &mounted.at, Vec::new(), &relative));
+            }
         }
         if groups.is_empty() {
             return Err(Error::unsupported("a host without cgroups", "mount cgroup2 at /sys/fs/cgroup"));

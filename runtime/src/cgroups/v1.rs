@@ -25,7 +25,7 @@ pub(super) fn matters(hierarchy: &Hierarchy, relative: &Path, limited: &[Setting
     let parent = relative.parent().filter(|parent| !parent.as_os_str().is_empty());
     ALWAYS.into_iter().any(has)
         || limited.iter().any(|setting| !setting.optional && has(setting.controller))
-        || parent.is_some_and(|parent| hierarchy.mount.join(parent).is_dir())
+        || parent.is_some_and(|parent| hierarchy.mounted.at.join(parent).is_dir())
 }
 
 /// Makes the group's folder and those above it.

@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn the_kernel_takes_the_device_program() {
         let Ok(layout) = Layout::detect() else { return println!("SKIP: /proc/self/mountinfo cannot be read") };
-        let Some(mount) = layout.v2() else { return println!("SKIP: no cgroup2 is mounted") };
+        let Some(mounted) = layout.v2() else { return println!("SKIP: no cgroup2 is mounted") };
         if !nix::unistd::geteuid().is_root() {
             return println!("SKIP: needs root");
         }
@@ -141,7 +141,7 @@ mod tests {
                 std::fs::remove_dir(&self.0).expect("remove cgroup");
             }
         }
-        let folder = Removed(mount.join(format!("orlop-test-devices-{}", std::process::id())));
+        let folder = Removed(mounted.at.join(format!("orlop-test-devices-{}", std::process::id())));
         std::fs::create_dir(&folder.0).expect("make cgroup");
         let rules = r#"[{"allow":false},{"allow":true,"type":"b","major":8,"access":"r"},
                         {"allow":false,"type":"c","major":10,"minor":200,"access":"w"}]"#;

@@ -40,7 +40,9 @@ impl Container {
         let folder = tempfile::Builder::new().prefix("orlop-runtime-").tempdir().expect("temporary folder");
         let id = format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         make_rootfs(&folder.path().join("rootfs"));
-        Container { folder, id, spec: spec(script) }
+        // Where `cgroup` and `left_behind` look.
+        let path = json!(format!("/orlop/{id}"));
+        Container { folder, id, spec: spec(script) }.set("/linux/cgroupsPath", path)
     }
 
     pub(crate) fn rootfs(&self) -> PathBuf {
