@@ -27,9 +27,9 @@ impl Runtime {
             Status::Created => (),
             status => return Err(Error::WrongStatus { verb: "start", id: id.to_owned(), status }),
         }
-        let config = store::read_config(folder.path())?;
-        let hooks = config.hooks().as_ref();
-        let mut patience = Patience::new(record.pid, hooks::time(hooks.and_then(|all| all.start_container().as_ref())));
+        let hooks = store::read_hooks(folder.path())?;
+        let start_container = hooks.as_ref().and_then(|all| all.start_container().as_ref());
+        let mut patience = Patience::new(record.pid, hooks::time(start_container));
         let end = |failure: Failure| -> Error {
             let _ = end_process(&record).and_then(|()| record.cgroups.kill_all());
             failure.into()
@@ -106,12 +106,12 @@ impl Runtime {
             _ if force => (),
             status => return Err(Error::WrongStatus { verb: "delete", id: id.to_owned(), status }),
         }
-        let config = store::read_config(folder.path()).ok();
+        let hooks = store::read_hooks(folder.path()).ok().flatten();
         let ended = end_process(&record);
         let released = folder.release_cgroups(&record);
         ended.and(released)?;
         folder.remove()?;
-        if let Some(all) = config.as_ref().and_then(|config| config.hooks().as_ref()) {
+        if let Some(all) = hooks {
             let state = state_of(&record, Status::Stopped);
             hooks::run_all("poststop", all.poststop().as_ref(), &state, self.warn);
         }

@@ -11,6 +11,14 @@ use clap::Parser;
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
+/// The verbs that bring this program near a container.
+const PROTECTED: [&str; 4] = ["create", "run", "exec", "restore"];
+
 fn main() -> ExitCode {
+    // Early, for the arguments are taken apart again afterwards. One that only looks like a verb does no harm,
+    // and what goes wrong here goes wrong again where it can be told.
+    if std::env::args_os().skip(1).any(|word| PROTECTED.iter().any(|verb| word == *verb)) {
+        let _ = orlop_runtime::run_from_read_only_mount();
+    }
     commands::Cli::parse().run()
 }

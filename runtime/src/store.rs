@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Hooks, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroups::Cgroups;
@@ -197,6 +197,19 @@ pub(crate) fn read_record(folder: &Path, id: &str) -> Result<Record, Error> {
 pub(crate) fn read_config(folder: &Path) -> Result<Spec, Error> {
     let path = folder.join(CONFIG);
     parse_config(&std::fs::read(&path).at("read", path.display())?, &path)
+}
+
+/// Reads the hooks of that configuration alone, which are all that start and delete need of it.
+pub(crate) fn read_hooks(folder: &Path) -> Result<Option<Hooks>, Error> {
+    #[derive(Deserialize)]
+    struct OnlyHooks {
+        hooks: Option<Hooks>,
+    }
+    let path = folder.join(CONFIG);
+    let bytes = std::fs::read(&path).at("read", path.display())?;
+    let config: OnlyHooks = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::invalid(path.display().to_string(), error.to_string()))?;
+    Ok(config.hooks)
 }
 
 /// Understands a configuration.
