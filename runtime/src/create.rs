@@ -22,7 +22,7 @@ use crate::seccomp::Listener;
 use crate::status::{State, Status};
 use crate::store::{self, Folder, Record};
 use crate::sys::ns;
-use crate::{Runtime, devices, hooks, net_devices, rootfs, sys, validate};
+use crate::{Runtime, config, devices, hooks, net_devices, rootfs, sys, validate};
 
 /// A configuration that was read and checked, with what belongs to it.
 struct Checked {
@@ -41,7 +41,7 @@ impl Runtime {
             return Err(Error::unsupported("--systemd-cgroup", "the systemd driver is not implemented; use cgroupfs"));
         }
         check_preserved(opts.preserve_fds)?;
-        let checked = read(&opts)?;
+        let checked = self.read(&opts)?;
         let folder = Folder::create(self.root(), &opts.id)?;
         let mut record = Record::new(&opts.id, checked.bundle.clone(), checked.rootfs.clone(), &checked.spec);
         match self.create_in(&folder, &mut record, opts, checked) {
@@ -51,6 +51,23 @@ impl Runtime {
                 Err(failure) => Error::Unclean { error: Box::new(error), cleanup: failure.to_string() },
             }),
         }
+    }
+
+    fn read(&self, opts: &CreateOptions) -> Result<Checked, Error> {
+        let bundle = std::fs::canonicalize(&opts.bundle).at("open bundle", opts.bundle.display())?;
+        let (spec, config) = if let Some(spec) = &opts.spec {
+            let config = serde_json::to_vec(spec).map_err(|error| Error::invalid("spec", error.to_string()))?;
+            (spec.clone(), config)
+        } else {
+            let path = bundle.join("config.json");
+            let config = std::fs::read(&path).at("read", path.display())?;
+            let (spec, unknown) = config::parse_spec(&config, &path)?;
+            self.warn_of_capabilities(&unknown);
+            (spec, config)
+        };
+        validate::check(&spec)?;
+        let rootfs = bundle.join(spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path()));
+        Ok(Checked { spec, config, bundle, rootfs })
     }
 
     fn create_in(
@@ -179,21 +196,6 @@ pub(crate) fn state_of(record: &Record, status: Status) -> State {
         owner: record.owner.clone(),
         annotations: record.annotations.clone(),
     }
-}
-
-fn read(opts: &CreateOptions) -> Result<Checked, Error> {
-    let bundle = std::fs::canonicalize(&opts.bundle).at("open bundle", opts.bundle.display())?;
-    let (spec, config) = if let Some(spec) = &opts.spec {
-        let config = serde_json::to_vec(spec).map_err(|error| Error::invalid("spec", error.to_string()))?;
-        (spec.clone(), config)
-    } else {
-        let path = bundle.join("config.json");
-        let config = std::fs::read(&path).at("read", path.display())?;
-        (store::parse_config(&config, &path)?, config)
-    };
-    validate::check(&spec)?;
-    let rootfs = bundle.join(spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path()));
-    Ok(Checked { spec, config, bundle, rootfs })
 }
 
 fn plan(

@@ -26,7 +26,7 @@ use crate::seccomp::Listener;
 use crate::status::Status;
 use crate::store::{self, Record};
 use crate::sys::{self, ns};
-use crate::{Runtime, lifecycle, validate};
+use crate::{Runtime, inherited, lifecycle, validate};
 
 struct ExecPlan {
     process: ProcessPlan,
@@ -36,6 +36,8 @@ struct ExecPlan {
     /// The container's first process, whose namespaces are joined, and which of them.
     init: OwnedFd,
     namespaces: u64,
+    /// The root of that process, when the container has no mount namespace whose root it would be.
+    root: Option<OwnedFd>,
     cpus: ExecCpus,
     caller: ProcessEnd,
 }
@@ -91,8 +93,13 @@ impl Runtime {
         if opts.cgroup.as_deref().is_some_and(leaves) {
             return Err(Error::invalid("cgroup", "it must be relative, without `..`"));
         }
+        let root = match linux {
+            Some(linux) if inherited::has_mounts_of_host(linux) => Some(inherited::root_of(record.pid, &init)?),
+            _ => None,
+        };
         Ok(ExecPlan {
             process,
+            root,
             follow_init: opts.cgroup.is_none(),
             entrance: record.cgroups.entrance(opts.cgroup.as_deref())?,
             init,
@@ -220,6 +227,7 @@ fn run(plan: &mut ExecPlan) -> ! {
 fn set_up(plan: &mut ExecPlan) -> Result<(), Failure> {
     let mut keep = vec![plan.init.as_raw_fd(), plan.caller.as_fd().as_raw_fd()];
     keep.extend(plan.entrance.fds());
+    keep.extend(plan.root.iter().map(AsRawFd::as_raw_fd));
     plan.process.begin(keep)?;
     let proc = ProcFs::open()?;
     plan.entrance.enter()?;
@@ -234,6 +242,9 @@ fn set_up(plan: &mut ExecPlan) -> Result<(), Failure> {
         sys::set_gid(0).at("become", "root of the user namespace")?;
         sys::set_uid(0).at("become", "root of the user namespace")?;
         sys::set_dumpable(false).at("protect", "the new process")?;
+    }
+    if let Some(root) = plan.root.take() {
+        inherited::enter(&root)?;
     }
     let terminal = open_terminal(plan)?;
     plan.process.settle(&proc, &plan.caller)?;

@@ -10,6 +10,7 @@ use crate::devices::{self, Node};
 use crate::error::{Context, Failure};
 use crate::handshake::{Gate, Go, ProcessEnd, Report};
 use crate::hooks;
+use crate::inherited;
 use crate::mounts::{self, LateReadOnly, PlannedMount};
 use crate::namespaces::Namespaces;
 use crate::path::Root;
@@ -97,7 +98,10 @@ fn set_up(plan: &mut InitPlan) -> Result<Option<OwnedFd>, Failure> {
     if plan.read_only {
         rootfs::make_read_only(&root)?;
     }
-    rootfs::pivot(&root, plan.propagation)?;
+    match &plan.namespaces.mounts_of_caller {
+        None => rootfs::pivot(&root, plan.propagation)?,
+        Some(host) => inherited::go_back(&root, host)?,
+    }
     drop(root);
     plan.entrance = Entrance::default();
     plan.namespaces = Namespaces::default();

@@ -10,6 +10,7 @@
 mod capabilities;
 mod cgroups;
 mod child;
+mod config;
 mod create;
 mod devices;
 mod error;
@@ -18,6 +19,7 @@ mod features;
 mod handshake;
 mod hooks;
 mod identity;
+mod inherited;
 mod init;
 mod lifecycle;
 mod mounts;

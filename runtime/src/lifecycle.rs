@@ -162,10 +162,12 @@ impl Runtime {
         Ok(self.alive(id, "read the statistics of")?.cgroups.stats())
     }
 
-    /// The configuration that a container was created with.
+    /// The configuration that a container was created with. Unknown capabilities are left out, with a warning.
     pub fn config(&self, id: &str) -> Result<Spec, Error> {
         self.record(id)?;
-        store::read_config(&self.folder(id))
+        let (config, unknown) = store::read_config_and_unknown(&self.folder(id))?;
+        self.warn_of_capabilities(&unknown);
+        Ok(config)
     }
 
     /// The record of a container that has a process.

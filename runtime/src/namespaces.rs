@@ -8,6 +8,7 @@ use std::path::Path;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxTimeOffset};
 
 use crate::error::{Context, Error, Failure};
+use crate::inherited;
 use crate::sys::{self, ns};
 
 /// The namespaces of a new process.
@@ -19,6 +20,9 @@ pub(crate) struct Namespaces {
     pub(crate) new_cgroup: bool,
     /// The user namespace that is joined, before the others are made: it is to own them.
     pub(crate) user: Option<OwnedFd>,
+    /// The caller's mount namespace, when the container is to have that: the process goes back there when it has
+    /// mounted everything in the one made by clone3.
+    pub(crate) mounts_of_caller: Option<OwnedFd>,
     /// Joined by the process, in this order.
     joined: Vec<(u64, OwnedFd)>,
     /// Joined by the caller for its child, since processes do not change these namespaces themselves.
@@ -53,9 +57,19 @@ impl Namespaces {
                 (ns::PID, Some(path)) => plan.pid = Some(open(path)?),
                 (ns::USER, Some(path)) => plan.user = Some(open(path)?),
                 (ns::TIME, Some(path)) => plan.time = Some(open(path)?),
-                (kind, Some(path)) => plan.joined.push((kind, open(path)?)),
+                (kind, Some(path)) => {
+                    let namespace = open(path)?;
+                    if kind == ns::MOUNT {
+                        inherited::check_joined(&namespace)?;
+                    }
+                    plan.joined.push((kind, namespace));
+                }
                 (kind, None) => plan.clone |= kind,
             }
+        }
+        if inherited::has_mounts_of_host(linux) {
+            plan.mounts_of_caller = Some(inherited::mounts_of_caller()?);
+            plan.clone |= ns::MOUNT;
         }
         plan.time_offsets = offsets(linux.time_offsets().as_ref())?;
         // The mount namespace changes what paths mean.
@@ -108,7 +122,13 @@ impl Namespaces {
 
     /// Every descriptor that this value owns: the new process drops it.
     pub(crate) fn fds(&self) -> impl Iterator<Item = &OwnedFd> {
-        self.joined.iter().map(|(_, fd)| fd).chain(&self.pid).chain(&self.time).chain(&self.user)
+        self.joined
+            .iter()
+            .map(|(_, fd)| fd)
+            .chain(&self.pid)
+            .chain(&self.time)
+            .chain(&self.user)
+            .chain(&self.mounts_of_caller)
     }
 }
 

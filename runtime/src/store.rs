@@ -17,6 +17,7 @@ use oci_spec::runtime::{Hooks, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroups::Cgroups;
+use crate::config;
 use crate::error::{Context, Error, Failure};
 
 /// The format of [`Record`]; another one is refused, not guessed at.
@@ -195,8 +196,13 @@ pub(crate) fn read_record(folder: &Path, id: &str) -> Result<Record, Error> {
 
 /// Reads the configuration that a container was created with.
 pub(crate) fn read_config(folder: &Path) -> Result<Spec, Error> {
+    Ok(read_config_and_unknown(folder)?.0)
+}
+
+/// Likewise, with the names of unknown capabilities in it.
+pub(crate) fn read_config_and_unknown(folder: &Path) -> Result<(Spec, Vec<String>), Error> {
     let path = folder.join(CONFIG);
-    parse_config(&std::fs::read(&path).at("read", path.display())?, &path)
+    config::parse_spec(&std::fs::read(&path).at("read", path.display())?, &path)
 }
 
 /// Reads the hooks of that configuration alone, which are all that start and delete need of it.
@@ -210,31 +216,6 @@ pub(crate) fn read_hooks(folder: &Path) -> Result<Option<Hooks>, Error> {
     let config: OnlyHooks = serde_json::from_slice(&bytes)
         .map_err(|error| Error::invalid(path.display().to_string(), error.to_string()))?;
     Ok(config.hooks)
-}
-
-/// Understands a configuration.
-pub(crate) fn parse_config(bytes: &[u8], path: &Path) -> Result<Spec, Error> {
-    let invalid = |error: serde_json::Error| Error::invalid(path.display().to_string(), error.to_string());
-    serde_json::from_slice(bytes).or_else(|error| match with_known_names(bytes) {
-        Some(value) => serde_json::from_value(value).map_err(invalid),
-        None => Err(invalid(error)),
-    })
-}
-
-/// The configuration with the names that `oci-spec` has for two flags of `process.scheduler`, where it has them
-/// as the specification does. Only what could not be read is looked at.
-fn with_known_names(bytes: &[u8]) -> Option<serde_json::Value> {
-    const NAMES: [(&str, &str); 2] =
-        [("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"), ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN")];
-    let mut value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
-    let mut changed = false;
-    for flag in value.pointer_mut("/process/scheduler/flags")?.as_array_mut()? {
-        if let Some((_, known)) = NAMES.iter().find(|(name, _)| flag == name) {
-            *flag = serde_json::Value::from(*known);
-            changed = true;
-        }
-    }
-    changed.then_some(value)
 }
 
 /// The names of all containers; none when the folder is not there.

@@ -8,6 +8,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
 use crate::cgroups;
 use crate::error::Error;
 use crate::hooks;
+use crate::inherited;
 use crate::net_devices;
 use crate::schedule;
 
@@ -15,11 +16,12 @@ type Check = fn(&Spec) -> Result<(), Error>;
 
 /// Checks a configuration for `create`.
 pub(crate) fn check(spec: &Spec) -> Result<(), Error> {
-    let checks: [Check; 11] = [
+    let checks: [Check; 12] = [
         version,
         platform,
         process,
         namespaces,
+        inherited::check,
         user_namespace,
         names,
         sysctls,
@@ -88,9 +90,6 @@ fn namespaces(spec: &Spec) -> Result<(), Error> {
         if list[..at].iter().any(|earlier| earlier.typ() == namespace.typ()) {
             return Err(Error::invalid("linux.namespaces", format!("{} is there twice", namespace.typ())));
         }
-    }
-    if !has(spec, LinuxNamespaceType::Mount) {
-        return Err(Error::unsupported("a container without a mount namespace", "add {\"type\": \"mount\"}"));
     }
     let offsets = linux(spec).and_then(|linux| linux.time_offsets().as_ref());
     if offsets.is_some_and(|offsets| !offsets.is_empty())

@@ -68,10 +68,7 @@ pub(super) struct Exec {
 impl Exec {
     pub(super) fn run(self, cli: &Context) -> Result<ExitCode, Failure> {
         let process = match &self.process {
-            Some(path) => {
-                let text = std::fs::read(path).map_err(|error| format!("read {}: {error}", path.display()))?;
-                serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))?
-            }
+            Some(path) => cli.runtime.read_process(path)?,
             None => self.process_from_flags(cli)?,
         };
         if self.detach && process.terminal() == Some(true) && self.console_socket.is_none() {
@@ -126,15 +123,15 @@ impl Exec {
         groups.extend(&self.additional_gids);
         user.set_additional_gids(Some(groups));
         process.set_user(user);
-        self.add_capabilities(&mut process)?;
+        self.add_capabilities(cli, &mut process);
         Ok(process)
     }
 
-    fn add_capabilities(&self, process: &mut Process) -> Result<(), Failure> {
+    fn add_capabilities(&self, cli: &Context, process: &mut Process) {
         if self.cap.is_empty() {
-            return Ok(());
+            return;
         }
-        let more: oci_spec::runtime::Capabilities = serde_json::from_value(serde_json::json!(self.cap))?;
+        let more = cli.runtime.capabilities(&self.cap);
         let mut sets = process.capabilities().clone().unwrap_or_default();
         let with = |set: &Option<oci_spec::runtime::Capabilities>| {
             let mut set = set.clone().unwrap_or_default();
@@ -153,7 +150,6 @@ impl Exec {
             sets.set_ambient(Some(ambient));
         }
         process.set_capabilities(Some(sets));
-        Ok(())
     }
 }
 

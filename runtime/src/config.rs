@@ -1,0 +1,129 @@
+//! Reading configurations as JSON. `oci-spec` takes some names less readily than the specification has it; what
+//! it refuses is looked at once more, so that a configuration without such names is parsed once.
+
+use std::path::Path;
+
+use oci_spec::runtime::{Capabilities, Capability, Process, Spec};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::Runtime;
+use crate::error::{Context, Error};
+
+/// A configuration, and the names of capabilities in it that nobody knows. The specification wants these logged
+/// as a warning: OCI runtime specification, "Linux Process", `capabilities`.
+pub(crate) fn parse_spec(bytes: &[u8], path: &Path) -> Result<(Spec, Vec<String>), Error> {
+    parse(bytes, path, "/process")
+}
+
+/// Reads JSON in which the property at `process` is a process.
+fn parse<T: DeserializeOwned>(bytes: &[u8], path: &Path, process: &str) -> Result<(T, Vec<String>), Error> {
+    let invalid = |error: serde_json::Error| Error::invalid(path.display().to_string(), error.to_string());
+    let error = match serde_json::from_slice(bytes) {
+        Ok(parsed) => return Ok((parsed, Vec::new())),
+        Err(error) => error,
+    };
+    let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else { return Err(invalid(error)) };
+    let Some(of) = value.pointer_mut(process) else { return Err(invalid(error)) };
+    let renamed = rename_scheduler_flags(of);
+    let unknown = take_unknown_capabilities(of);
+    if !renamed && unknown.is_empty() {
+        return Err(invalid(error));
+    }
+    Ok((serde_json::from_value(value).map_err(invalid)?, unknown))
+}
+
+/// Puts the names that `oci-spec` has for two flags of `process.scheduler` in place of the specification's.
+fn rename_scheduler_flags(process: &mut Value) -> bool {
+    const NAMES: [(&str, &str); 2] =
+        [("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"), ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN")];
+    let mut changed = false;
+    let flags = process.pointer_mut("/scheduler/flags").and_then(Value::as_array_mut);
+    for flag in flags.into_iter().flatten() {
+        if let Some((_, known)) = NAMES.iter().find(|(name, _)| flag == name) {
+            *flag = Value::from(*known);
+            changed = true;
+        }
+    }
+    changed
+}
+
+/// Takes the names that are no capability's out of all sets. What is no string stays, to be refused.
+fn take_unknown_capabilities(process: &mut Value) -> Vec<String> {
+    let mut unknown = Vec::new();
+    let sets = process.get_mut("capabilities").and_then(Value::as_object_mut);
+    for set in sets.into_iter().flat_map(|sets| sets.values_mut()).filter_map(Value::as_array_mut) {
+        set.retain(|name| match name {
+            Value::String(text) if !is_capability(text) => {
+                unknown.push(text.clone());
+                false
+            }
+            _ => true,
+        });
+    }
+    unknown.sort_unstable();
+    unknown.dedup();
+    unknown
+}
+
+fn is_capability(name: &str) -> bool {
+    serde_json::from_value::<Capability>(Value::from(name)).is_ok()
+}
+
+impl Runtime {
+    /// Reads a process for [`Runtime::exec`] from a file of JSON, as `process` is in config.json. Unknown
+    /// capabilities are left out, with a warning.
+    pub fn read_process(&self, path: &Path) -> Result<Process, Error> {
+        let bytes = std::fs::read(path).at("read", path.display())?;
+        let (process, unknown) = parse(&bytes, path, "")?;
+        self.warn_of_capabilities(&unknown);
+        Ok(process)
+    }
+
+    /// The capabilities of these names, as in `CAP_KILL`. Unknown ones are left out, with a warning.
+    pub fn capabilities(&self, names: &[String]) -> Capabilities {
+        let unknown: Vec<String> = names.iter().filter(|name| !is_capability(name)).cloned().collect();
+        self.warn_of_capabilities(&unknown);
+        names.iter().filter_map(|name| serde_json::from_value(Value::from(name.as_str())).ok()).collect()
+    }
+
+    /// Tells of names that are no capability's, if any.
+    pub(crate) fn warn_of_capabilities(&self, unknown: &[String]) {
+        if !unknown.is_empty() {
+            (self.warn)(&format!("ignoring unknown capabilities: {}", unknown.join(" ")));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(process: &str) -> Result<(Process, Vec<String>), Error> {
+        parse(process.as_bytes(), Path::new("process.json"), "")
+    }
+
+    #[test]
+    fn unknown_capabilities_are_taken_out() {
+        let all = r#"{"cwd":"/","args":["a"],"user":{"uid":0,"gid":0},"capabilities":
+            {"bounding":["CAP_KILL","CAP_TEST"],"effective":["CAP_TEST","CAP_ANOTHER"]}}"#;
+        let (process, unknown) = read(all).expect("process");
+        assert_eq!(unknown, ["CAP_ANOTHER", "CAP_TEST"]);
+        let sets = process.capabilities().clone().expect("capabilities");
+        assert_eq!(sets.bounding().clone().expect("set"), Capabilities::from([Capability::Kill]));
+        assert_eq!(sets.effective().clone().expect("set"), Capabilities::new());
+        let (_, unknown) = read(&all.replace("TEST", "CHOWN").replace("ANOTHER", "KILL")).expect("process");
+        assert!(unknown.is_empty());
+    }
+
+    #[test]
+    fn other_mistakes_are_errors() {
+        for capabilities in [r#"{"bounding":[7]}"#, r#"{"bounding":"CAP_KILL"}"#, r#"["CAP_TEST"]"#] {
+            let process = format!(r#"{{"cwd":"/","user":{{"uid":0,"gid":0}},"capabilities":{capabilities}}}"#);
+            assert!(read(&process).is_err(), "{capabilities}");
+        }
+        assert!(read("{").is_err());
+        let spec = br#"{"ociVersion":"1.3.0","process":7}"#;
+        assert!(parse_spec(spec, Path::new("config.json")).is_err());
+    }
+}

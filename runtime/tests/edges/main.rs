@@ -1,0 +1,8 @@
+//! What few callers meet: names that nobody knows, namespaces that are not asked for, events, updates at the
+//! wrong moment, and a runtime that is killed at any moment.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod capabilities;
+mod host_mounts;
