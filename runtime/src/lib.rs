@@ -39,6 +39,7 @@ mod store;
 mod sys;
 mod terminal;
 mod validate;
+mod watch;
 
 pub use error::{Error, ErrorKind, Failure};
 pub use features::features;
@@ -50,6 +51,7 @@ pub use signal::{ParseSignalError, Signal};
 pub use status::{State, Status};
 pub use store::rfc3339;
 pub use terminal::copy_terminal_size;
+pub use watch::{Happening, Watch};
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

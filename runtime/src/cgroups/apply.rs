@@ -8,7 +8,7 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxMemory, LinuxResources};
 use super::devices::DevicePolicy;
 use super::files::{read_file, write_file};
 use super::limits::{self, Setting};
-use super::{Cgroups, Group, Layout, Version, folders, place, v1, v2};
+use super::{Cgroups, Group, Layout, Version, folders, place, v1, v1_devices, v2};
 use crate::error::{Error, Failure};
 
 impl Cgroups {
@@ -63,7 +63,7 @@ impl Cgroups {
     pub(crate) fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
         self.apply(resources)?;
         match resources.devices().as_deref() {
-            Some(rules) if !rules.is_empty() => self.set_devices(rules),
+            Some(rules) if !rules.is_empty() => self.set_devices(rules, true),
             _ => Ok(()),
         }
     }
@@ -101,10 +101,13 @@ impl Cgroups {
         write_all(settings.into_iter().map(|setting| (unified, setting)).collect(), None)
     }
 
-    pub(super) fn set_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<(), Error> {
+    /// Sets the device list: of new groups, or of groups whose processes must not lose for a moment what they keep.
+    pub(super) fn set_devices(&self, rules: &[LinuxDeviceCgroup], in_use: bool) -> Result<(), Error> {
         let policy = DevicePolicy::new(rules)?;
         if let Some(group) = self.0.iter().find(|group| group.has("devices")) {
-            return Ok(v1::set_devices(&group.folder, &policy)?);
+            let wanted = v1_devices::DeviceList::new(&policy)?;
+            let set = if in_use { wanted.change(&group.folder) } else { wanted.set(&group.folder) };
+            return Ok(set?);
         }
         match self.0.iter().find(|group| group.version == Version::V2) {
             Some(group) => Ok(v2::set_devices(&group.folder, &policy)?),

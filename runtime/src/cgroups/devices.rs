@@ -16,11 +16,23 @@ impl Access {
     pub(super) const WRITE: Access = Access(4);
     const ALL: Access = Access(7);
 
-    pub(super) fn has(self, other: Access) -> bool {
-        self.0 & other.0 == other.0
+    pub(super) fn is_none(self) -> bool {
+        self.0 == 0
     }
 
-    fn parse(text: Option<&str>) -> Access {
+    pub(super) fn and(self, other: Access) -> Access {
+        Access(self.0 | other.0)
+    }
+
+    pub(super) fn common(self, other: Access) -> Access {
+        Access(self.0 & other.0)
+    }
+
+    pub(super) fn without(self, other: Access) -> Access {
+        Access(self.0 & !other.0)
+    }
+
+    pub(super) fn parse(text: Option<&str>) -> Access {
         let bit = |letter| match letter {
             'm' => Access::MKNOD.0,
             'r' => Access::READ.0,

@@ -11,15 +11,18 @@ mod entrance;
 mod files;
 mod folders;
 mod limits;
+mod oom;
 mod place;
 mod processes;
 mod stats;
 mod v1;
+mod v1_devices;
 mod v2;
 
 pub(crate) use detect::Layout;
 pub(crate) use entrance::Entrance;
 pub(crate) use limits::unsupported;
+pub(crate) use oom::OomWatch;
 pub(crate) use place::Place;
 
 use std::path::PathBuf;
@@ -98,6 +101,6 @@ impl Cgroups {
         if let Some(resources) = resources {
             self.apply(resources)?;
         }
-        self.set_devices(resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default())
+        self.set_devices(resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default(), false)
     }
 }

@@ -8,7 +8,6 @@ use nix::errno::Errno;
 use super::Group;
 use super::apply::write_setting;
 use super::detect::Hierarchy;
-use super::devices::{Access, DevicePolicy};
 use super::files::{read_file, write_file};
 use super::folders::{make_one, make_own};
 use super::limits::Setting;
@@ -98,24 +97,6 @@ pub(super) fn named_by_scheduler(folder: &Path, setting: Setting) -> Setting {
         }
         _ => setting,
     }
-}
-
-/// Sets the device list.
-pub(super) fn set_devices(folder: &Path, policy: &DevicePolicy) -> Result<(), Failure> {
-    let file = |allow: bool| folder.join(if allow { "devices.allow" } else { "devices.deny" });
-    write_file(&file(policy.default_allow), "a")?;
-    for rule in &policy.rules {
-        let number = |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
-        let access: String = [(Access::READ, 'r'), (Access::WRITE, 'w'), (Access::MKNOD, 'm')]
-            .into_iter()
-            .filter_map(|(bit, letter)| rule.access.has(bit).then_some(letter))
-            .collect();
-        for kind in rule.kinds() {
-            let line = format!("{kind} {}:{} {access}", number(rule.major), number(rule.minor));
-            write_file(&file(rule.allow), &line)?;
-        }
-    }
-    Ok(())
 }
 
 pub(super) fn is_frozen(folder: &Path) -> bool {

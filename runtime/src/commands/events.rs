@@ -1,10 +1,12 @@
 //! events
 
+use std::io::Write;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use orlop_runtime::Error;
-use serde_json::json;
+use orlop_runtime::{Error, Happening};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::{Context, Failure};
 
@@ -20,22 +22,48 @@ pub(super) struct Events {
     id: String,
 }
 
+/// One line of output. The order of its members is runc's.
+#[derive(Serialize)]
+struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Value>,
+}
+
 impl Events {
     pub(super) fn run(self, cli: &Context) -> Result<ExitCode, Failure> {
-        let show = |data| println!("{}", json!({"type": "stats", "id": self.id, "data": data}));
-        let first = cli.runtime.stats(&self.id)?;
         if self.stats {
-            show(first);
+            self.show("stats", Some(cli.runtime.stats(&self.id)?))?;
             return Ok(ExitCode::SUCCESS);
         }
+        let mut watch = cli.runtime.watch(&self.id)?;
+        let mut next = Instant::now() + self.interval;
         loop {
-            std::thread::sleep(self.interval);
-            match cli.runtime.stats(&self.id) {
-                Ok(data) => show(data),
-                Err(Error::NotRunning(_) | Error::NotFound(_)) => return Ok(ExitCode::SUCCESS),
-                Err(error) => return Err(error.into()),
+            match watch.next(next.saturating_duration_since(Instant::now()))? {
+                Happening::OutOfMemory => self.show("oom", None)?,
+                Happening::Ended => return Ok(ExitCode::SUCCESS),
+                Happening::Nothing => {
+                    match cli.runtime.stats(&self.id) {
+                        Ok(data) => self.show("stats", Some(data))?,
+                        // The watch is about to tell.
+                        Err(Error::NotRunning(_) | Error::NotFound(_)) => (),
+                        Err(error) => return Err(error.into()),
+                    }
+                    next = Instant::now() + self.interval;
+                }
             }
         }
+    }
+
+    /// Prints an event; a reader that is gone is an error, which ends the stream.
+    fn show(&self, kind: &'static str, data: Option<Value>) -> Result<(), Failure> {
+        let mut line = serde_json::to_string(&Event { kind, id: &self.id, data })?;
+        line.push('\n');
+        let mut output = std::io::stdout().lock();
+        let written = output.write_all(line.as_bytes()).and_then(|()| output.flush());
+        written.map_err(|error| format!("write the events: {error}").into())
     }
 }
 

@@ -5,4 +5,6 @@
 mod common;
 
 mod capabilities;
+mod device_updates;
+mod event_stream;
 mod host_mounts;

@@ -1,4 +1,8 @@
-//! What a container uses, in the form of `runc events`.
+//! What a container uses, in the form of `runc events`: the members of `Stats` in its package `types`, left out
+//! where it leaves them out.
+
+mod block_io;
+mod pressure;
 
 use std::path::{Path, PathBuf};
 
@@ -22,15 +26,9 @@ impl Cgroups {
         if let Some(entries) = memory.as_object_mut() {
             entries.retain(|_, value| !value.is_null());
         }
-        let pids = v1("pids").or(unified.clone()).map_or(json!({}), |folder| {
-            dense(&[
-                ("current", number(&folder, "pids.current")),
-                ("limit", number(&folder, "pids.max").filter(|max| *max != u64::MAX)),
-            ])
-        });
         let blkio = match (v1("blkio"), &unified) {
-            (Some(folder), _) => v1_block_io(&folder),
-            (None, Some(folder)) => v2_block_io(folder),
+            (Some(folder), _) => block_io::v1(&folder),
+            (None, Some(folder)) => block_io::v2(folder),
             _ => json!({}),
         };
         let hugetlb = v1("hugetlb")
@@ -40,7 +38,7 @@ impl Cgroups {
             "cpu": cpu,
             "cpuset": cpuset(v1("cpuset")),
             "memory": memory,
-            "pids": pids,
+            "pids": v1("pids").or(unified).map_or(json!({}), |folder| pids(&folder)),
             "blkio": blkio,
             "hugetlb": hugetlb.map_or(json!({}), |(folder, usage)| huge_pages(&folder, usage)),
             "intel_rdt": {},
@@ -72,6 +70,29 @@ fn entry(table: &Map<String, Value>, name: &str) -> u64 {
     table.get(name).and_then(Value::as_u64).unwrap_or(0)
 }
 
+/// Numbers, unless there are none.
+fn numbers(of: &mut Value, name: &str, numbers: Vec<impl Into<Value>>) {
+    if !numbers.is_empty() {
+        of[name] = numbers.into_iter().map(Into::into).collect();
+    }
+}
+
+/// Puts in the pressure on a resource, where the kernel counts it.
+fn add_pressure(of: &mut Value, folder: &Path, file: &str) {
+    if let Some(pressure) = pressure::read(&folder.join(file)) {
+        of["psi"] = pressure;
+    }
+}
+
+/// Without its controller the processes are counted.
+fn pids(folder: &Path) -> Value {
+    let listed = || Some(read_file(&folder.join("cgroup.procs")).ok()?.lines().count() as u64);
+    dense(&[
+        ("current", number(folder, "pids.current").or_else(listed)),
+        ("limit", number(folder, "pids.max").filter(|max| *max != u64::MAX)),
+    ])
+}
+
 /// An object without the entries that are 0 or missing.
 fn dense(entries: &[(&str, Option<u64>)]) -> Value {
     let given = entries.iter().filter_map(|(name, value)| Some((*name, (*value)?)));
@@ -88,15 +109,18 @@ fn v1_cpu(cpuacct: Option<PathBuf>, cpu: Option<PathBuf>) -> Value {
         let ticks = table(&folder, "cpuacct.stat");
         usage["kernel"] = (entry(&ticks, "system") * NANOSECONDS_PER_TICK).into();
         usage["user"] = (entry(&ticks, "user") * NANOSECONDS_PER_TICK).into();
-        usage["total"] = number(&folder, "cpuacct.usage").into();
+        if let Some(total) = number(&folder, "cpuacct.usage").filter(|total| *total != 0) {
+            usage["total"] = total.into();
+        }
         let each = read_file(&folder.join("cpuacct.usage_percpu")).unwrap_or_default();
-        usage["percpu"] = each.split_whitespace().filter_map(|text| text.parse::<u64>().ok()).collect();
+        let each = each.split_whitespace().filter_map(|text| text.parse::<u64>().ok());
+        numbers(&mut usage, "percpu", each.collect());
         let all = read_file(&folder.join("cpuacct.usage_all")).unwrap_or_default();
-        let column = |at: usize| -> Value {
-            all.lines().skip(1).filter_map(|line| line.split(' ').nth(at)?.parse::<u64>().ok()).collect()
+        let column = |at: usize| -> Vec<u64> {
+            all.lines().skip(1).filter_map(|line| line.split(' ').nth(at)?.parse().ok()).collect()
         };
-        usage["percpu_user"] = column(1);
-        usage["percpu_kernel"] = column(2);
+        numbers(&mut usage, "percpu_user", column(1));
+        numbers(&mut usage, "percpu_kernel", column(2));
     }
     let stat = cpu.map(|folder| table(&folder, "cpu.stat")).unwrap_or_default();
     json!({"usage": usage, "throttling": throttling(&stat, "throttled_time", 1)})
@@ -106,7 +130,9 @@ fn v2_cpu(folder: &Path) -> Value {
     let stat = table(folder, "cpu.stat");
     let time = |name: &str| entry(&stat, name) * 1000;
     let usage = json!({"total": time("usage_usec"), "kernel": time("system_usec"), "user": time("user_usec")});
-    json!({"usage": usage, "throttling": throttling(&stat, "throttled_usec", 1000)})
+    let mut cpu = json!({"usage": usage, "throttling": throttling(&stat, "throttled_usec", 1000)});
+    add_pressure(&mut cpu, folder, "cpu.pressure");
+    cpu
 }
 
 fn throttling(stat: &Map<String, Value>, time: &str, unit: u64) -> Value {
@@ -120,19 +146,17 @@ fn throttling(stat: &Map<String, Value>, time: &str, unit: u64) -> Value {
 
 fn cpuset(folder: Option<PathBuf>) -> Value {
     let read = |name: &str| folder.as_deref().and_then(|folder| read_file(&folder.join(format!("cpuset.{name}"))).ok());
-    let mut all = Map::new();
+    let mut all = json!({});
     for name in ["cpus", "mems"] {
-        if let Some(text) = read(name) {
-            all.insert(name.to_owned(), list(text.trim()).into());
-        }
+        numbers(&mut all, name, list(read(name).unwrap_or_default().trim()));
     }
     let switches = ["cpu_exclusive", "mem_hardwall", "mem_exclusive", "memory_migrate", "memory_spread_page"];
     let more = ["memory_spread_slab", "memory_pressure", "sched_load_balance", "sched_relax_domain_level"];
     for name in switches.into_iter().chain(more) {
         let value: i64 = read(name).and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-        all.insert(name.to_owned(), value.into());
+        all[name] = value.into();
     }
-    all.into()
+    all
 }
 
 /// The numbers of a list, as in `0-3,7`.
@@ -170,76 +194,33 @@ fn v2_memory(folder: &Path) -> Value {
     let used = number(folder, "memory.current");
     let limit = number(folder, "memory.max");
     // As version 1 counts it: memory and swap together.
-    let both = |one: Option<u64>, other: Option<u64>| Some(one?.saturating_add(other?));
+    let both = |one: Option<u64>, other: Option<u64>| one.map(|one| one.saturating_add(other.unwrap_or(0)));
     let swap = number(folder, "memory.swap.current");
-    let swap_limit = both(number(folder, "memory.swap.max"), limit);
-    json!({
+    let swap_limit = both(limit, number(folder, "memory.swap.max"));
+    let mut memory = json!({
         "cache": raw.get("file").filter(|cache| cache.as_u64() != Some(0)),
         "usage": usage(limit, used, number(folder, "memory.peak"), failed("memory.events")),
         "swap": usage(swap_limit, both(used, swap), None, failed("memory.swap.events")),
         "raw": raw,
-    })
+    });
+    add_pressure(&mut memory, folder, "memory.pressure");
+    memory
 }
 
-fn v1_block_io(folder: &Path) -> Value {
-    let read = |name: &str| {
-        let text = ["bfq", "throttle"].iter().find_map(|by| read_file(&folder.join(format!("blkio.{by}.{name}"))).ok());
-        let line = |line: &str| -> Option<Value> {
-            let mut words = line.split(' ');
-            let (major, minor) = words.next()?.split_once(':')?;
-            let (op, value) = (words.next()?, words.next()?.parse::<u64>().ok()?);
-            Some(block_entry(major.parse().ok()?, minor.parse().ok()?, op, value))
-        };
-        text.unwrap_or_default().lines().filter_map(line).collect::<Vec<_>>()
-    };
-    block_lists(read("io_service_bytes_recursive"), read("io_serviced_recursive"))
-}
-
-fn block_entry(major: u64, minor: u64, op: &str, value: u64) -> Value {
-    let mut entry = dense(&[("major", Some(major)), ("minor", Some(minor)), ("value", Some(value))]);
-    entry["op"] = op.into();
-    entry
-}
-
-fn block_lists(bytes: Vec<Value>, operations: Vec<Value>) -> Value {
-    let lists = [("ioServiceBytesRecursive", bytes), ("ioServicedRecursive", operations)];
-    let given = lists.into_iter().filter(|(_, list)| !list.is_empty());
-    given.map(|(name, list)| (name.to_owned(), list.into())).collect::<Map<_, _>>().into()
-}
-
-fn v2_block_io(folder: &Path) -> Value {
-    let (mut bytes, mut operations) = (Vec::new(), Vec::new());
-    for line in read_file(&folder.join("io.stat")).unwrap_or_default().lines() {
-        let mut words = line.split(' ');
-        let device = words.next().and_then(|word| word.split_once(':'));
-        let Some((Ok(major), Ok(minor))) = device.map(|(major, minor)| (major.parse(), minor.parse())) else {
-            continue;
-        };
-        for (key, value) in words.filter_map(|word| word.split_once('=')) {
-            let (list, op) = match key {
-                "rbytes" => (&mut bytes, "Read"),
-                "wbytes" => (&mut bytes, "Write"),
-                "rios" => (&mut operations, "Read"),
-                "wios" => (&mut operations, "Write"),
-                _ => continue,
-            };
-            list.push(block_entry(major, minor, op, value.parse().unwrap_or(0)));
-        }
-    }
-    block_lists(bytes, operations)
-}
-
+/// By size; reservations where the kernel counts them (Linux 5.7), which the limits are set for too.
 fn huge_pages(folder: &Path, suffix: &str) -> Value {
     let mut sizes = Map::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let size = name.strip_prefix("hugetlb.").and_then(|name| name.strip_suffix(suffix)?.strip_suffix('.'));
         let Some(size) = size.filter(|size| !size.contains('.')) else { continue };
-        let read = |file: &str| number(folder, &format!("hugetlb.{size}.{file}"));
-        let mut usage = dense(&[("usage", number(folder, &name)), ("max", read("max_usage_in_bytes"))]);
-        let failed =
-            read("failcnt").unwrap_or_else(|| self::entry(&table(folder, &format!("hugetlb.{size}.events")), "max"));
-        usage["failcnt"] = failed.into();
+        let read = |file: &str| {
+            let reserved = number(folder, &format!("hugetlb.{size}.rsvd.{file}"));
+            reserved.or_else(|| number(folder, &format!("hugetlb.{size}.{file}")))
+        };
+        let mut usage = dense(&[("usage", read(suffix)), ("max", read("max_usage_in_bytes"))]);
+        let events = || self::entry(&table(folder, &format!("hugetlb.{size}.events")), "max");
+        usage["failcnt"] = read("failcnt").unwrap_or_else(events).into();
         sizes.insert(size.to_owned(), usage);
     }
     sizes.into()
