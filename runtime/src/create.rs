@@ -44,9 +44,9 @@ impl Runtime {
         let checked = self.read(&opts)?;
         let folder = Folder::create(self.root(), &opts.id)?;
         let mut record = Record::new(&opts.id, checked.bundle.clone(), checked.rootfs.clone(), &checked.spec);
-        match self.create_in(&folder, &mut record, opts, checked) {
+        match self.create_in(&folder, &mut record, opts, &checked) {
             Ok(created) => Ok(created),
-            Err(error) => Err(match clean_up(folder, &record) {
+            Err(error) => Err(match self.clean_up(folder, &record, &checked.spec) {
                 Ok(()) => error,
                 Err(failure) => Error::Unclean { error: Box::new(error), cleanup: failure.to_string() },
             }),
@@ -75,7 +75,7 @@ impl Runtime {
         folder: &Folder,
         record: &mut Record,
         opts: CreateOptions,
-        checked: Checked,
+        checked: &Checked,
     ) -> Result<Created, Error> {
         let spec = &checked.spec;
         let linux = spec.linux().as_ref().ok_or_else(|| Error::invalid("linux", "it is missing"))?;
@@ -91,7 +91,7 @@ impl Runtime {
         folder.write_config(&checked.config)?;
 
         let (caller, process) = handshake::pair()?;
-        let mut plan = plan(self, record, folder, opts, &checked, linux, process)?;
+        let mut plan = plan(self, record, folder, opts, checked, linux, process)?;
         record.own_pid_namespace = plan.namespaces.has_own_pid();
         let user = match &plan.namespaces {
             namespaces if namespaces.has_new_user() => InUser::New,
@@ -108,13 +108,21 @@ impl Runtime {
         record.start_time = ProcessStat::read(record.pid).map_or(0, |stat| stat.start_time);
         folder.write_record(record)?;
         if let Some(path) = pid_file {
-            store::replace(&path, record.pid.to_string().as_bytes())?;
+            store::publish(&path, record.pid.to_string().as_bytes())?;
         }
         caller.tell(Go::Recorded)?;
         child
             .keep()
             .map(|pidfd| Created { pid, pidfd, terminal })
             .ok_or_else(|| Error::InitDied("went away".to_owned()))
+    }
+
+    /// Undoes a create that failed; the process is gone already. As after any other life of a container its
+    /// poststop hooks are run, if anything was made for it (OCI runtime specification, "Lifecycle").
+    fn clean_up(&self, folder: Folder, record: &Record, spec: &Spec) -> Result<(), Failure> {
+        folder.release_cgroups(record)?;
+        // The record goes last, and only when there is nothing left that it would be needed for.
+        self.remove(folder, record, spec.hooks().as_ref().filter(|_| record.is_written()))
     }
 }
 
@@ -323,11 +331,4 @@ pub(crate) fn hand_over(terminal: Option<OwnedFd>, console: Option<&Path>) -> Re
         (terminal, None) => Ok(terminal),
         (None, Some(_)) => Err(Error::invalid("console-socket", "the process has no terminal (process.terminal)")),
     }
-}
-
-/// Undoes a create that failed; the process is gone already.
-fn clean_up(folder: Folder, record: &Record) -> Result<(), Failure> {
-    folder.release_cgroups(record)?;
-    // The record goes last, and only when there is nothing left that it would be needed for.
-    folder.remove()
 }

@@ -61,7 +61,7 @@ impl Runtime {
         drop(plan);
         let terminal = accompany(&mut child, &caller, &record, &config, console.as_deref())?;
         if let Some(path) = pid_file {
-            store::replace(&path, pid.to_string().as_bytes())?;
+            store::publish(&path, pid.to_string().as_bytes())?;
         }
         child
             .keep()

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use nix::unistd::Pid;
-use oci_spec::runtime::{LinuxResources, Spec};
+use oci_spec::runtime::{Hooks, LinuxResources, Spec};
 
 use crate::create::state_of;
 use crate::error::{Error, Failure};
@@ -96,8 +96,7 @@ impl Runtime {
             result => result?,
         };
         let record = match folder.record(id) {
-            // Create was cut off before it made anything else.
-            Err(Error::NotFound(_)) => return Ok(folder.remove()?),
+            Err(Error::NotFound(_)) => return self.go_on_removing(folder, id),
             result => result?,
         };
         match status(&record) {
@@ -110,12 +109,25 @@ impl Runtime {
         let ended = end_process(&record);
         let released = folder.release_cgroups(&record);
         ended.and(released)?;
-        folder.remove()?;
-        if let Some(all) = hooks {
-            let state = state_of(&record, Status::Stopped);
-            hooks::run_all("poststop", all.poststop().as_ref(), &state, self.warn);
+        Ok(self.remove(folder, &record, hooks.as_ref())?)
+    }
+
+    /// What is left to do where there is no record: either create was cut off before it made anything else, or
+    /// a delete after it had released everything, and perhaps before the hooks were run.
+    fn go_on_removing(&self, folder: Folder, id: &str) -> Result<(), Error> {
+        let Ok(record) = folder.withdrawn_record(id) else { return Ok(folder.remove()?) };
+        let hooks = store::read_hooks(folder.path()).ok().flatten();
+        Ok(self.remove(folder, &record, hooks.as_ref())?)
+    }
+
+    /// Forgets a container that holds nothing any more. The poststop hooks, for which there is no such container
+    /// by then, come before the folder goes: when they are cut off, the next delete runs them again.
+    pub(crate) fn remove(&self, folder: Folder, record: &Record, hooks: Option<&Hooks>) -> Result<(), Failure> {
+        if let Some(poststop) = hooks.and_then(|all| all.poststop().as_ref()).filter(|list| !list.is_empty()) {
+            folder.withdraw_record()?;
+            hooks::run_all("poststop", Some(poststop), &state_of(record, Status::Stopped), self.warn);
         }
-        Ok(())
+        folder.remove()
     }
 
     /// Changes the limits of a container; what is not given stays.

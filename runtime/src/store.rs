@@ -3,16 +3,20 @@
 //! flock(2) on it, and it goes with its holder.
 //!
 //! `state.json` names the cgroups before they are made; `config.json` comes when all of them are. Until then
-//! what is in a cgroup of that name may be somebody else's.
+//! what is in a cgroup of that name may be somebody else's. `removed.json` is what `state.json` becomes when
+//! all that it names is gone and only the poststop hooks are left to run.
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::linkat;
 use oci_spec::runtime::{Hooks, Spec};
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +29,9 @@ const FORMAT: u32 = 1;
 
 const STATE: &str = "state.json";
 const CONFIG: &str = "config.json";
+
+/// The record of a container that nobody is told about any more, while its poststop hooks run.
+const WITHDRAWN: &str = "removed.json";
 
 /// What is known about a container. The status is not in here: it is read from the kernel.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -62,6 +69,11 @@ impl Record {
             cgroups: Cgroups::default(),
             own_pid_namespace: false,
         }
+    }
+
+    /// Whether create got as far as writing it down, before it made anything.
+    pub(crate) fn is_written(&self) -> bool {
+        !self.cgroups.0.is_empty()
     }
 }
 
@@ -154,6 +166,21 @@ impl Folder {
         replace(&path, &bytes)
     }
 
+    /// Lets the container be one that does not exist, to all but the delete that is to finish this one.
+    pub(crate) fn withdraw_record(&self) -> Result<(), Failure> {
+        let path = self.path.join(STATE);
+        match std::fs::rename(&path, self.path.join(WITHDRAWN)) {
+            // It was withdrawn before.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            result => result.at("rename", path.display()),
+        }
+    }
+
+    /// The record of a container that holds nothing any more.
+    pub(crate) fn withdrawn_record(&self, id: &str) -> Result<Record, Error> {
+        read_record_file(&self.path.join(WITHDRAWN), id)
+    }
+
     /// Keeps the configuration: what happens to the bundle's file after create must not matter.
     pub(crate) fn write_config(&self, config: &[u8]) -> Result<(), Failure> {
         let path = self.path.join(CONFIG);
@@ -181,8 +208,11 @@ impl Folder {
 
 /// Reads the record of a container without locking it: it is replaced as a whole.
 pub(crate) fn read_record(folder: &Path, id: &str) -> Result<Record, Error> {
-    let path = folder.join(STATE);
-    let bytes = match std::fs::read(&path) {
+    read_record_file(&folder.join(STATE), id)
+}
+
+fn read_record_file(path: &Path, id: &str) -> Result<Record, Error> {
+    let bytes = match std::fs::read(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Error::NotFound(id.to_owned())),
         result => result.at("read", path.display())?,
     };
@@ -242,6 +272,28 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let temporary = path.with_file_name(name);
     std::fs::write(&temporary, bytes).at("write", temporary.display())?;
     std::fs::rename(&temporary, path).at("rename", temporary.display())
+}
+
+/// Makes a file of somebody else's folder appear whole or not at all, and leaves no other one there whenever it
+/// is cut off: it has no name until it is written.
+pub(crate) fn publish(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut options = std::fs::OpenOptions::new();
+    let Ok(mut file) = options.write(true).mode(0o644).custom_flags(libc::O_TMPFILE).open(folder) else {
+        // Not every filesystem has files without names, and this says what is wrong with a folder.
+        return replace(path, bytes);
+    };
+    file.write_all(bytes).at("write", path.display())?;
+    let unnamed = crate::path::fd_path(file.as_fd());
+    let link = || linkat(AT_FDCWD, unnamed.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW);
+    let linked = link().or_else(|errno| {
+        if errno == Errno::EEXIST {
+            let _ = std::fs::remove_file(path);
+            return link();
+        }
+        Err(errno)
+    });
+    linked.at("write", path.display())
 }
 
 /// A point in time as RFC 3339 in UTC, with nanoseconds.

@@ -508,3 +508,37 @@ fn a_hook_need_not_read_its_input() {
     let container = Container::new("true").set("/annotations", big).set("/hooks", hooks);
     assert!(container.create().error().contains("not done within 1 s"));
 }
+
+#[test]
+fn poststop_hooks_of_a_create_that_failed_and_of_a_delete_that_was_killed() {
+    if !can_run() {
+        return;
+    }
+    let container = Container::new("true").set("/hooks", json!({}));
+    let log = container.folder.path().join("log");
+    let hook = |script: String| json!([{"path": "/bin/busybox", "args": ["sh", "-c", script]}]);
+    let container = container
+        .set("/hooks/createRuntime", hook("exit 3".to_owned()))
+        .set("/hooks/poststop", hook(format!("cat >> {}", log.display())));
+    assert!(container.create().error().contains("createRuntime"));
+    let state: serde_json::Value = serde_json::from_slice(&std::fs::read(&log).expect("log")).expect("state");
+    assert_eq!((&state["status"], &state["id"]), (&json!("stopped"), &json!(container.id)));
+
+    // The hook holds the first delete; the next finds nothing but it to be done again.
+    let gate = container.folder.path().join("gate");
+    let script = format!("echo once >> {}; while ! test -e {}; do :; done", log.display(), gate.display());
+    let container = container.set("/hooks", json!({"poststop": hook(script)}));
+    std::fs::write(&log, "").expect("log");
+    container.run_detached().ok();
+    wait_until("end", || container.status() == "stopped");
+    let mut delete = container.command(&["delete", &container.id]).spawn().expect("delete");
+    wait_until("the hook", || std::fs::read_to_string(&log).expect("log") == "once\n");
+    assert!(container.call(&["state", &container.id]).error().contains("does not exist"));
+    assert_eq!(container.call(&["list", "--quiet"]).ok(), "");
+    delete.kill().expect("kill");
+    delete.wait().expect("wait");
+    std::fs::write(gate, "").expect("gate");
+    container.call(&["delete", &container.id]).ok();
+    assert_eq!(std::fs::read_to_string(&log).expect("log"), "once\nonce\n");
+    assert!(!container.root().join(&container.id).exists());
+}

@@ -114,9 +114,11 @@ fn remove_tree(folder: &Path) -> Result<(), Failure> {
 fn remove_empty_parents(group: &Group) {
     let mut folder = group.folder.as_path();
     while folder != group.top && folder.starts_with(&group.top) {
-        match folder.parent() {
-            Some(parent) if std::fs::remove_dir(parent).is_ok() => folder = parent,
-            _ => return,
+        let Some(parent) = folder.parent() else { return };
+        match remove_group(parent) {
+            // Create was perhaps cut off before it made this one, but after the one above it.
+            Ok(()) | Err(Errno::ENOENT) => folder = parent,
+            Err(_) => return,
         }
     }
 }
