@@ -40,7 +40,7 @@ impl Runtime {
         if opts.systemd_cgroup {
             return Err(Error::unsupported("--systemd-cgroup", "the systemd driver is not implemented; use cgroupfs"));
         }
-        check_preserved(opts.preserve_fds)?;
+        check_preserved(opts.listen_fds.saturating_add(opts.preserve_fds))?;
         let checked = self.read(&opts)?;
         let folder = Folder::create(self.root(), &opts.id)?;
         let mut record = Record::new(&opts.id, checked.bundle.clone(), checked.rootfs.clone(), &checked.spec);
@@ -224,7 +224,8 @@ fn plan(
         personality: linux.personality().as_ref(),
         memory_policy: linux.memory_policy().as_ref(),
         stdio: opts.stdio,
-        preserve_fds: opts.preserve_fds,
+        preserve_fds: opts.listen_fds.saturating_add(opts.preserve_fds),
+        listen_fds: opts.listen_fds,
         new_keyring: !opts.no_new_keyring,
     };
     let process = ProcessPlan::new(request, runtime.warn)?;

@@ -24,7 +24,7 @@ use crate::procfs::ProcFs;
 use crate::schedule::{self, Cpus, ExecCpus};
 use crate::seccomp::Listener;
 use crate::status::Status;
-use crate::store::{self, Record};
+use crate::store::{self, Edition, Record};
 use crate::sys::{self, ns};
 use crate::{Runtime, inherited, lifecycle, validate};
 
@@ -47,7 +47,7 @@ impl Runtime {
     pub fn exec(&self, id: &str, opts: ExecOptions) -> Result<Started, Error> {
         validate::check_process(&opts.process)?;
         check_preserved(opts.preserve_fds)?;
-        let record = self.alive(id, "exec in")?;
+        let (record, edition) = self.alive_edition(id, "exec in")?;
         if let status @ Status::Paused = lifecycle::status(&record) {
             return Err(Error::WrongStatus { verb: "exec in", id: id.to_owned(), status });
         }
@@ -60,6 +60,7 @@ impl Runtime {
         let mut child = Child::new(pid, pidfd);
         drop(plan);
         let terminal = accompany(&mut child, &caller, &record, &config, console.as_deref())?;
+        self.catch_up(id, &record, edition)?;
         if let Some(path) = pid_file {
             store::publish(&path, pid.to_string().as_bytes())?;
         }
@@ -67,6 +68,19 @@ impl Runtime {
             .keep()
             .map(|pidfd| Started { pid, pidfd, terminal })
             .ok_or_else(|| Error::InitDied("went away".to_owned()))
+    }
+
+    /// Moves the new process to groups that an update made since the record was read: it may have looked for the
+    /// container's processes before this one was there. A lock would make each wait for the other.
+    fn catch_up(&self, id: &str, record: &Record, edition: Edition) -> Result<(), Error> {
+        if !record.cgroups.can_grow() || edition.is_current(&self.folder(id)) {
+            return Ok(());
+        }
+        match self.record(id) {
+            Ok(now) if now.start_time == record.start_time => Ok(now.cgroups.join_beyond(&record.cgroups)?),
+            // It was deleted, with all of its processes.
+            _ => Ok(()),
+        }
     }
 
     fn plan_exec(
@@ -86,6 +100,7 @@ impl Runtime {
             memory_policy: linux.and_then(|linux| linux.memory_policy().as_ref()),
             stdio: opts.stdio,
             preserve_fds: opts.preserve_fds,
+            listen_fds: 0,
             new_keyring: !opts.no_new_keyring,
         };
         let process = ProcessPlan::new(request, self.warn)?;

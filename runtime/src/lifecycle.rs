@@ -11,7 +11,7 @@ use crate::error::{Error, Failure};
 use crate::handshake::{Gate, Patience};
 use crate::identity::{ProcessStat, open_process};
 use crate::status::{State, Status};
-use crate::store::{self, Folder, Record};
+use crate::store::{self, Edition, Folder, Record};
 use crate::{Runtime, Signal, cgroups, hooks, sys};
 
 /// How long a process may take to end after SIGKILL, in milliseconds.
@@ -184,9 +184,15 @@ impl Runtime {
 
     /// The record of a container that has a process.
     pub(crate) fn alive(&self, id: &str, verb: &'static str) -> Result<Record, Error> {
-        let record = self.record(id)?;
+        Ok(self.alive_edition(id, verb)?.0)
+    }
+
+    /// Likewise, and which edition of the record it is.
+    pub(crate) fn alive_edition(&self, id: &str, verb: &'static str) -> Result<(Record, Edition), Error> {
+        store::check_id(id)?;
+        let (record, edition) = store::read_edition(&self.folder(id), id)?;
         match status(&record) {
-            Status::Created | Status::Running | Status::Paused => Ok(record),
+            Status::Created | Status::Running | Status::Paused => Ok((record, edition)),
             Status::Stopped => Err(Error::NotRunning(id.to_owned())),
             status @ Status::Creating => Err(Error::WrongStatus { verb, id: id.to_owned(), status }),
         }

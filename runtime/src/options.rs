@@ -25,7 +25,10 @@ pub struct CreateOptions {
     pub console_socket: Option<PathBuf>,
     /// A file that gets the process id in decimal, written by rename.
     pub pid_file: Option<PathBuf>,
-    /// How many descriptors from 3 on the process keeps.
+    /// How many descriptors from 3 on are sockets that the process listens on. It keeps them, and is told by
+    /// `LISTEN_FDS` and `LISTEN_PID=1`, as runc tells it; sd_listen_fds(3).
+    pub listen_fds: u32,
+    /// How many descriptors the process keeps from there on.
     pub preserve_fds: u32,
     /// Ask systemd for the cgroup. Refused for now: it needs systemd's D-Bus interface.
     pub systemd_cgroup: bool,
@@ -44,6 +47,7 @@ impl CreateOptions {
             stdio: Stdio::Inherit,
             console_socket: None,
             pid_file: None,
+            listen_fds: 0,
             preserve_fds: 0,
             systemd_cgroup: false,
             no_new_keyring: false,

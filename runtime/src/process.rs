@@ -67,6 +67,8 @@ pub(crate) struct ProcessRequest<'a> {
     pub(crate) memory_policy: Option<&'a LinuxMemoryPolicy>,
     pub(crate) stdio: Stdio,
     pub(crate) preserve_fds: u32,
+    /// How many of these are sockets that it is told about.
+    pub(crate) listen_fds: u32,
     pub(crate) new_keyring: bool,
 }
 
@@ -89,7 +91,11 @@ impl ProcessPlan {
         if !process.cwd().is_absolute() {
             return Err(Error::invalid("process.cwd", "it must be an absolute path"));
         }
-        let env = last_of_each(process.env().as_deref().unwrap_or_default());
+        let mut env = last_of_each(process.env().as_deref().unwrap_or_default());
+        if request.listen_fds > 0 {
+            env.retain(|variable| !variable.starts_with("LISTEN_FDS=") && !variable.starts_with("LISTEN_PID="));
+            env.extend([format!("LISTEN_FDS={}", request.listen_fds), "LISTEN_PID=1".to_owned()]);
+        }
         let path = env.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
         let (capabilities, missing) = CapabilitySets::plan(process.capabilities().as_ref());
         if !missing.is_empty() {

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -208,20 +208,49 @@ impl Folder {
 
 /// Reads the record of a container without locking it: it is replaced as a whole.
 pub(crate) fn read_record(folder: &Path, id: &str) -> Result<Record, Error> {
-    read_record_file(&folder.join(STATE), id)
+    Ok(read_edition(folder, id)?.0)
+}
+
+/// Likewise, and which one it is.
+pub(crate) fn read_edition(folder: &Path, id: &str) -> Result<(Record, Edition), Error> {
+    read_edition_of(&folder.join(STATE), id)
 }
 
 fn read_record_file(path: &Path, id: &str) -> Result<Record, Error> {
-    let bytes = match std::fs::read(path) {
+    Ok(read_edition_of(path, id)?.0)
+}
+
+fn read_edition_of(path: &Path, id: &str) -> Result<(Record, Edition), Error> {
+    let file = match File::open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Error::NotFound(id.to_owned())),
-        result => result.at("read", path.display())?,
+        result => result.at("open", path.display())?,
     };
+    let meta = file.metadata().at("stat", path.display())?;
+    // As many system calls as to read a file whose edition nobody asks for.
+    let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0) + 1);
+    file.take(meta.len() + 1).read_to_end(&mut bytes).at("read", path.display())?;
     let unreadable = |why: String| Error::from(Failure::refused("read", path.display(), why));
     let record: Record = serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
     if record.format != FORMAT {
         return Err(unreadable(format!("its format is {}, this runtime knows {FORMAT}", record.format)));
     }
-    Ok(record)
+    Ok((record, Edition::of(&meta)))
+}
+
+/// Which record is there, as far as its file tells: one that replaces it is another file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Edition(u64, i64, i64);
+
+impl Edition {
+    fn of(meta: &std::fs::Metadata) -> Edition {
+        use std::os::unix::fs::MetadataExt;
+        Edition(meta.ino(), meta.mtime(), meta.mtime_nsec())
+    }
+
+    /// Whether the record in a folder is still this one.
+    pub(crate) fn is_current(self, folder: &Path) -> bool {
+        std::fs::metadata(folder.join(STATE)).is_ok_and(|meta| Edition::of(&meta) == self)
+    }
 }
 
 /// Reads the configuration that a container was created with.

@@ -40,23 +40,39 @@ impl Cgroups {
     pub(crate) fn join_from(&self, first: usize) -> Result<(), Failure> {
         for group in &self.0[first..] {
             folders::make(group)?;
-            let list = group.folder.join("cgroup.procs");
-            // What is forked while we are at it begins where its parent was: until nobody is missing.
-            let mut moved = Vec::new();
-            loop {
-                let missing: Vec<_> = self.pids()?.into_iter().filter(|pid| !moved.contains(pid)).collect();
-                if missing.is_empty() {
-                    break;
-                }
-                for pid in missing {
-                    match write_file(&list, &pid.to_string()) {
-                        Err(failure) if failure.errno != Errno::ESRCH as i32 => return Err(failure),
-                        _ => moved.push(pid),
-                    }
-                }
+            self.move_into(group)?;
+        }
+        Ok(())
+    }
+
+    /// Moves the container's processes to the groups that were not `known`. One that is not there is being made,
+    /// and who makes it moves them.
+    pub(crate) fn join_beyond(&self, known: &Cgroups) -> Result<(), Failure> {
+        for group in self.0.iter().filter(|group| !known.0.contains(group)) {
+            match self.move_into(group) {
+                Err(failure) if failure.errno == Errno::ENOENT as i32 => (),
+                result => result?,
             }
         }
         Ok(())
+    }
+
+    fn move_into(&self, group: &Group) -> Result<(), Failure> {
+        let list = group.folder.join("cgroup.procs");
+        // What is forked while we are at it begins where its parent was: until nobody is missing.
+        let mut moved = Vec::new();
+        loop {
+            let missing: Vec<_> = self.pids()?.into_iter().filter(|pid| !moved.contains(pid)).collect();
+            if missing.is_empty() {
+                return Ok(());
+            }
+            for pid in missing {
+                match write_file(&list, &pid.to_string()) {
+                    Err(failure) if failure.errno != Errno::ESRCH as i32 => return Err(failure),
+                    _ => moved.push(pid),
+                }
+            }
+        }
     }
 
     /// Changes the limits that are given.

@@ -71,6 +71,11 @@ impl Group {
 pub(crate) struct Cgroups(pub(crate) Vec<Group>);
 
 impl Cgroups {
+    /// Whether an update could add a group: there is none to add beside the only hierarchy.
+    pub(crate) fn can_grow(&self) -> bool {
+        !matches!(&self.0[..], [only] if only.version == Version::V2)
+    }
+
     /// Decides which hierarchies the container takes part in, and changes nothing.
     pub(crate) fn plan(layout: &Layout, place: &Place, resources: Option<&LinuxResources>) -> Result<Cgroups, Error> {
         let mut groups = Vec::new();

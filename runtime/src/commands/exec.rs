@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use orlop_runtime::{ExecOptions, Process};
 
 use super::wait::{Terminal, wait_for};
-use super::{Context, Failure, listen_fds};
+use super::{Context, Failure};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Exec {
@@ -78,7 +78,7 @@ impl Exec {
         options.console_socket = self.console_socket;
         options.pid_file = self.pid_file;
         options.cgroup = self.cgroup;
-        options.preserve_fds = self.preserve_fds + listen_fds();
+        options.preserve_fds = self.preserve_fds;
         let started = cli.runtime.exec(&self.id, options)?;
         if self.detach {
             return Ok(ExitCode::SUCCESS);

@@ -128,16 +128,19 @@ impl BundleArgs {
         let mut options = orlop_runtime::CreateOptions::new(self.id, self.bundle);
         options.console_socket = self.console_socket;
         options.pid_file = self.pid_file;
-        options.preserve_fds = self.preserve_fds + listen_fds();
+        options.preserve_fds = self.preserve_fds;
+        options.listen_fds = listen_fds();
         options.no_new_keyring = self.no_new_keyring;
         options.systemd_cgroup = cli.systemd_cgroup;
         Ok(options)
     }
 }
 
-/// The descriptors of socket activation, which begin at 3 too (sd_listen_fds(3)).
+/// How many descriptors, from 3 on, this process was given by socket activation (sd_listen_fds(3)): those that
+/// were meant for another process are not.
 fn listen_fds() -> u32 {
-    std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0)
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    number("LISTEN_FDS").filter(|_| number("LISTEN_PID") == Some(std::process::id())).unwrap_or(0)
 }
 
 /// What the verbs need of the global flags.

@@ -4,7 +4,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod activation;
 mod capabilities;
 mod device_updates;
 mod event_stream;
 mod host_mounts;
+mod meeting;
