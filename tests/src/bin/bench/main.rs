@@ -1,7 +1,10 @@
-//! `make bench`: what orlop costs, beside a peer where there is one, all in one run.
+//! `make bench`: what orlop costs, beside a peer where there is one, all in one run. With the argument `runtime` it
+//! measures the OCI runtime alone.
 
 mod figures;
+mod guest;
 mod memory;
+mod peak;
 mod pods;
 mod runtime;
 mod scale;
@@ -28,8 +31,16 @@ fn bench() -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the bench runs containers: run it as root");
     }
+    let argument = std::env::args().nth(1);
+    if argument.as_deref() == Some(guest::IN_GUEST) {
+        return runtime::compare(&runtime::CRUN);
+    }
     println!("programs: {}", programs::folder()?.display());
-    runtime::compare()?;
+    runtime::compare(&runtime::RUNC)?;
+    guest::compare()?;
+    if argument.as_deref() == Some("runtime") {
+        return Ok(());
+    }
 
     let registry = Registry::start()?;
     let image = registry.push(&images::image(&images::busybox())?)?;
