@@ -1,11 +1,12 @@
 //! A process that was cloned and is not yet what its caller asked for.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::error::Error;
 use crate::handshake::wait_readable;
 use crate::sys;
 
@@ -22,6 +23,11 @@ pub(crate) struct Child {
 impl Child {
     pub(crate) fn new(pid: Pid, pidfd: OwnedFd) -> Child {
         Child { pid, pidfd: Some(pidfd) }
+    }
+
+    /// Stays this process whatever becomes of the number.
+    pub(crate) fn pidfd(&self) -> Result<BorrowedFd<'_>, Error> {
+        self.pidfd.as_ref().map(AsFd::as_fd).ok_or_else(|| Error::InitDied("went away".to_owned()))
     }
 
     pub(crate) fn keep(mut self) -> Option<OwnedFd> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::unistd::Pid;
 use oci_spec::runtime::{Linux, Spec};
 
-use crate::cgroups::{Cgroups, Place};
+use crate::cgroups::{Below, Cgroups, Place};
 use crate::child::Child;
 use crate::error::{Context, Error, Failure};
 use crate::handshake::{self, CallerEnd, Gate, Go, Patience, Report};
@@ -66,6 +66,7 @@ impl Runtime {
             (spec, config)
         };
         validate::check(&spec)?;
+        check_console(opts, &spec)?;
         let rootfs = bundle.join(spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path()));
         Ok(Checked { spec, config, bundle, rootfs })
     }
@@ -83,7 +84,7 @@ impl Runtime {
         let place = Place::new(linux.cgroups_path().as_deref(), &opts.id)?;
         record.cgroups = Cgroups::plan(self.cgroup_layout()?, &place, resources)?;
         let pid_file = opts.pid_file.clone();
-        let console = opts.console_socket.clone();
+        let (console, pidfd_socket) = (opts.console_socket.clone(), opts.pidfd_socket.clone());
         // From here on things are made: first the record of what will have to be removed.
         folder.write_record(record)?;
         record.cgroups.create(resources)?;
@@ -101,6 +102,9 @@ impl Runtime {
         let (pid, pidfd) = clone(&mut plan)?;
         let mut child = Child::new(pid, pidfd);
         drop(plan);
+        if let Some(path) = pidfd_socket {
+            handshake::send_pidfd(&path, "standard", child.pidfd()?)?;
+        }
         let terminal = accompany(&mut child, &caller, record, spec, linux, user)?;
         let terminal = hand_over(terminal, console.as_deref())?;
 
@@ -113,7 +117,7 @@ impl Runtime {
         caller.tell(Go::Recorded)?;
         child
             .keep()
-            .map(|pidfd| Created { pid, pidfd, terminal })
+            .map(|pidfd| Created { pid, pidfd, terminal, own_pid_namespace: record.own_pid_namespace })
             .ok_or_else(|| Error::InitDied("went away".to_owned()))
     }
 
@@ -206,6 +210,18 @@ pub(crate) fn state_of(record: &Record, status: Status) -> State {
     }
 }
 
+/// A terminal and somebody who holds its master belong together.
+fn check_console(opts: &CreateOptions, spec: &Spec) -> Result<(), Error> {
+    let terminal = spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false);
+    match (terminal, &opts.console_socket) {
+        (true, None) if opts.detached => {
+            Err(Error::invalid("process.terminal", "nobody is to hold the terminal; give a console socket"))
+        }
+        (false, Some(_)) => Err(no_terminal()),
+        _ => Ok(()),
+    }
+}
+
 fn plan(
     runtime: &Runtime,
     record: &Record,
@@ -235,11 +251,15 @@ fn plan(
     mounts::prepare_idmapped(&mut mounts, linux)?;
     let pairs = linux.sysctl().iter().flatten().map(|(name, value)| (name.clone(), value.clone()));
     let given = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
+    if opts.no_pivot && linux.rootfs_propagation().as_deref() == Some("shared") {
+        let why = "without pivot_root the host's mounts would change; use another linux.rootfsPropagation";
+        return Err(Error::unsupported("--no-pivot with shared propagation", why));
+    }
     let propagation = linux.rootfs_propagation().as_deref().filter(|text| !text.is_empty());
     Ok(InitPlan {
         process,
         namespaces: Namespaces::plan(linux)?,
-        entrance: record.cgroups.entrance(None)?,
+        entrance: record.cgroups.entrance(&Below::default())?,
         cgroups: record.cgroups.clone(),
         rootfs: checked.rootfs.clone(),
         detached: rootfs::mount_detached(&opts.rootfs)?,
@@ -247,6 +267,7 @@ fn plan(
         propagation: propagation.map(mounts::rootfs_propagation).transpose()?,
         mounts,
         nodes: devices::plan(linux.devices().as_deref().unwrap_or_default())?,
+        no_pivot: opts.no_pivot,
         masked: linux.masked_paths().clone().unwrap_or_default(),
         protected: linux.readonly_paths().clone().unwrap_or_default(),
         sysctl: pairs.collect(),
@@ -330,6 +351,10 @@ pub(crate) fn hand_over(terminal: Option<OwnedFd>, console: Option<&Path>) -> Re
             Ok(None)
         }
         (terminal, None) => Ok(terminal),
-        (None, Some(_)) => Err(Error::invalid("console-socket", "the process has no terminal (process.terminal)")),
+        (None, Some(_)) => Err(no_terminal()),
     }
+}
+
+pub(crate) fn no_terminal() -> Error {
+    Error::invalid("console-socket", "the process has no terminal (process.terminal)")
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Component, Path};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -10,9 +10,9 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use oci_spec::runtime::Spec;
 
-use crate::cgroups::Entrance;
+use crate::cgroups::{Below, Entrance};
 use crate::child::Child;
-use crate::create::{hand_over, state_of};
+use crate::create::{hand_over, no_terminal, state_of};
 use crate::error::{Context, Error, Failure};
 use crate::handshake::{self, CallerEnd, Go, Patience, ProcessEnd, Report};
 use crate::identity::open_process;
@@ -47,19 +47,29 @@ impl Runtime {
     pub fn exec(&self, id: &str, opts: ExecOptions) -> Result<Started, Error> {
         validate::check_process(&opts.process)?;
         check_preserved(opts.preserve_fds)?;
+        if opts.console_socket.is_some() && opts.process.terminal() != Some(true) {
+            return Err(no_terminal());
+        }
         let (record, edition) = self.alive_edition(id, "exec in")?;
-        if let status @ Status::Paused = lifecycle::status(&record) {
+        if let (status @ Status::Paused, false) = (lifecycle::status(&record), opts.ignore_paused) {
             return Err(Error::WrongStatus { verb: "exec in", id: id.to_owned(), status });
         }
         let config = store::read_config(&self.folder(id))?;
         let init = open_process(record.pid, record.start_time).ok_or_else(|| Error::NotRunning(id.to_owned()))?;
-        let (console, pid_file) = (opts.console_socket.clone(), opts.pid_file.clone());
+        let (console, pid_file, pidfd_socket) =
+            (opts.console_socket.clone(), opts.pid_file.clone(), opts.pidfd_socket.clone());
+        // Frozen like the container, it says nothing until somebody resumes that.
+        let silence = (!opts.ignore_paused).then_some(Duration::ZERO);
         let (caller, process) = handshake::pair()?;
         let mut plan = self.plan_exec(&record, &config, opts, init, process)?;
         let (pid, pidfd) = clone(&record, &mut plan)?;
         let mut child = Child::new(pid, pidfd);
         drop(plan);
-        let terminal = accompany(&mut child, &caller, &record, &config, console.as_deref())?;
+        if let Some(path) = pidfd_socket {
+            handshake::send_pidfd(&path, "setns", child.pidfd()?)?;
+        }
+        let patience = Patience::new(child.pid.as_raw(), silence);
+        let terminal = accompany(&mut child, patience, &caller, &record, &config, console.as_deref())?;
         self.catch_up(id, &record, edition)?;
         if let Some(path) = pid_file {
             store::publish(&path, pid.to_string().as_bytes())?;
@@ -104,10 +114,7 @@ impl Runtime {
             new_keyring: !opts.no_new_keyring,
         };
         let process = ProcessPlan::new(request, self.warn)?;
-        let leaves = |path: &Path| path.is_absolute() || path.components().any(|part| part == Component::ParentDir);
-        if opts.cgroup.as_deref().is_some_and(leaves) {
-            return Err(Error::invalid("cgroup", "it must be relative, without `..`"));
-        }
+        let below = Below::plan(opts.cgroup.as_deref(), &opts.controller_cgroups)?;
         let root = match linux {
             Some(linux) if inherited::has_mounts_of_host(linux) => Some(inherited::root_of(record.pid, &init)?),
             _ => None,
@@ -116,7 +123,7 @@ impl Runtime {
             process,
             root,
             follow_init: opts.cgroup.is_none(),
-            entrance: record.cgroups.entrance(opts.cgroup.as_deref())?,
+            entrance: record.cgroups.entrance(&below)?,
             init,
             namespaces: other_namespaces(record.pid)?,
             cpus: schedule::exec_cpus(opts.process.exec_cpu_affinity().as_ref())?,
@@ -128,12 +135,12 @@ impl Runtime {
 /// Listens to the new process until it executed its program.
 fn accompany(
     child: &mut Child,
+    mut patience: Patience,
     caller: &CallerEnd,
     record: &Record,
     config: &Spec,
     console: Option<&Path>,
 ) -> Result<Option<OwnedFd>, Error> {
-    let mut patience = Patience::new(child.pid.as_raw(), Some(Duration::ZERO));
     let terminal = loop {
         match caller.report(&mut patience)? {
             Some((Report::Ready, master)) => break hand_over(master, console)?,

@@ -289,16 +289,25 @@ fn receive(socket: &OwnedFd, patience: &mut Patience) -> Result<Option<(Report, 
 
 /// Sends a terminal's master to the listener of a console socket, with the terminal's name, as runc does.
 pub(crate) fn send_console(path: &Path, master: BorrowedFd<'_>) -> Result<(), Failure> {
+    send_to("console socket", path, "/dev/ptmx", master)
+}
+
+/// Sends a pidfd to the listener of a pidfd socket, with what kind of process it is of, as runc does.
+pub(crate) fn send_pidfd(path: &Path, kind: &str, pidfd: BorrowedFd<'_>) -> Result<(), Failure> {
+    send_to("pidfd socket", path, kind, pidfd)
+}
+
+fn send_to(what: &str, path: &Path, text: &str, fd: BorrowedFd<'_>) -> Result<(), Failure> {
     let object = || path.display().to_string();
-    let flags = SockFlag::SOCK_CLOEXEC;
-    let console = socket(AddressFamily::Unix, SockType::Stream, flags, None).at("make", "console socket")?;
-    let address = UnixAddr::new(path).at("connect to console socket", object())?;
-    connect(console.as_raw_fd(), &address).at("connect to console socket", object())?;
-    let fds = [master.as_raw_fd()];
-    let parts = [IoSlice::new(b"/dev/ptmx")];
+    let step = format!("connect to {what}");
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).at("make", what)?;
+    let address = UnixAddr::new(path).at(&step, object())?;
+    connect(socket.as_raw_fd(), &address).at(&step, object())?;
+    let fds = [fd.as_raw_fd()];
+    let parts = [IoSlice::new(text.as_bytes())];
     let rights = [ControlMessage::ScmRights(&fds)];
-    sendmsg::<()>(console.as_raw_fd(), &parts, &rights, MsgFlags::MSG_NOSIGNAL, None)
-        .at("send terminal to", object())
+    sendmsg::<()>(socket.as_raw_fd(), &parts, &rights, MsgFlags::MSG_NOSIGNAL, None)
+        .at(&format!("send to {what}"), object())
         .map(drop)
 }
 

@@ -30,6 +30,7 @@ pub(crate) struct InitPlan {
     pub(crate) rootfs: PathBuf,
     pub(crate) detached: Option<OwnedFd>,
     pub(crate) read_only: bool,
+    pub(crate) no_pivot: bool,
     pub(crate) propagation: Option<(u64, bool)>,
     pub(crate) mounts: Vec<PlannedMount>,
     pub(crate) nodes: Vec<Node>,
@@ -99,8 +100,9 @@ fn set_up(plan: &mut InitPlan) -> Result<Option<OwnedFd>, Failure> {
         rootfs::make_read_only(&root)?;
     }
     match &plan.namespaces.mounts_of_caller {
-        None => rootfs::pivot(&root, plan.propagation)?,
         Some(host) => inherited::go_back(&root, host)?,
+        None if plan.no_pivot => rootfs::move_over(&root, &plan.rootfs, plan.propagation)?,
+        None => rootfs::pivot(&root, plan.propagation)?,
     }
     drop(root);
     plan.entrance = Entrance::default();

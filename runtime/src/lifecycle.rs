@@ -145,16 +145,17 @@ impl Runtime {
         record.cgroups.update(resources)
     }
 
-    /// Freezes all processes of a container that runs. One that waits for `start` is refused: frozen, it could
-    /// not answer it.
+    /// Freezes all processes of a container. One that waits for `start` is not `created` then, but `paused`, and
+    /// cannot be started: frozen, it could not answer.
     pub fn pause(&self, id: &str) -> Result<(), Error> {
         let folder = Folder::open(self.root(), id)?;
         self.alive(id, "pause")?;
-        let record = folder.record(id)?;
-        match status(&record) {
-            status @ Status::Created => Err(Error::WrongStatus { verb: "pause", id: id.to_owned(), status }),
-            _ => record.cgroups.freeze(true),
+        let mut record = folder.record(id)?;
+        if status(&record) == Status::Created {
+            record.paused_early = true;
+            folder.write_record(&record)?;
         }
+        record.cgroups.freeze(true)
     }
 
     /// Lets a paused container go on.
@@ -215,7 +216,7 @@ pub(crate) fn status(record: &Record) -> Status {
     }
     match ProcessStat::read(record.pid) {
         Some(stat) if stat.start_time != record.start_time || stat.has_ended() => Status::Stopped,
-        Some(stat) if stat.not_executed => Status::Created,
+        Some(stat) if stat.not_executed && !(record.paused_early && record.cgroups.is_frozen()) => Status::Created,
         Some(_) if record.cgroups.is_frozen() => Status::Paused,
         Some(_) => Status::Running,
         None => Status::Stopped,

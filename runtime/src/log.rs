@@ -1,7 +1,7 @@
 //! Where errors and warnings go: standard error, and the file of `--log` in the format of `--log-format`,
 //! which is where containerd and podman look for what went wrong.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -16,13 +16,22 @@ pub(crate) enum Format {
     Json,
 }
 
-static FILE: OnceLock<(PathBuf, Format)> = OnceLock::new();
+static LOG: OnceLock<Log> = OnceLock::new();
 
-/// Decides where messages go, once.
-pub(crate) fn open(file: Option<&Path>, format: Format) {
-    if let Some(file) = file {
-        let _ = FILE.set((file.to_path_buf(), format));
-    }
+struct Log {
+    path: PathBuf,
+    file: File,
+    format: Format,
+}
+
+/// Decides where messages go, once. A file that cannot be written to is an error at once: whoever looks there for
+/// what went wrong would look in vain.
+pub(crate) fn open(path: Option<&Path>, format: Format) -> Result<(), String> {
+    let Some(path) = path else { return Ok(()) };
+    let opened = OpenOptions::new().append(true).create(true).open(path);
+    let file = opened.map_err(|error| format!("open log {}: {error}", path.display()))?;
+    let _ = LOG.set(Log { path: path.to_path_buf(), file, format });
+    Ok(())
 }
 
 pub(crate) fn warning(message: &str) {
@@ -36,11 +45,19 @@ pub(crate) fn error(message: &str) {
 fn write(level: &str, message: &str) {
     // A closed standard error must not change what the command does.
     let _ = writeln!(std::io::stderr(), "orlop-runtime: {level}: {message}");
-    let Some((path, format)) = FILE.get() else { return };
-    let line = line(*format, level, message, &orlop_runtime::rfc3339(SystemTime::now()));
-    let opened = OpenOptions::new().append(true).create(true).open(path);
-    if let Err(error) = opened.and_then(|mut file| file.write_all(line.as_bytes())) {
-        let _ = writeln!(std::io::stderr(), "orlop-runtime: cannot write to the log {}: {error}", path.display());
+    write_to_file(level, message);
+}
+
+/// An error that standard error has already, in another form.
+pub(crate) fn error_to_file(message: &str) {
+    write_to_file("error", message);
+}
+
+fn write_to_file(level: &str, message: &str) {
+    let Some(log) = LOG.get() else { return };
+    let line = line(log.format, level, message, &orlop_runtime::rfc3339(SystemTime::now()));
+    if let Err(error) = (&log.file).write_all(line.as_bytes()) {
+        let _ = writeln!(std::io::stderr(), "orlop-runtime: write to log {}: {error}", log.path.display());
     }
 }
 

@@ -5,8 +5,6 @@ mod log;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 /// musl's allocator maps and unmaps memory for each size anew: a hundred system calls before anything is done.
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
@@ -20,5 +18,5 @@ fn main() -> ExitCode {
     if std::env::args_os().skip(1).any(|word| PROTECTED.iter().any(|verb| word == *verb)) {
         let _ = orlop_runtime::run_from_read_only_mount();
     }
-    commands::Cli::parse().run()
+    commands::run()
 }

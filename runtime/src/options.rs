@@ -34,6 +34,13 @@ pub struct CreateOptions {
     pub systemd_cgroup: bool,
     /// Keep the caller's session keyring instead of joining a new one.
     pub no_new_keyring: bool,
+    /// A listening unix socket that gets a pidfd of the process, with the text `standard`, as runc sends it.
+    pub pidfd_socket: Option<PathBuf>,
+    /// Move the root filesystem over `/` and chroot, where `pivot_root` cannot be: `/` is the initial ramfs.
+    /// A process that may chroot can get out of that.
+    pub no_pivot: bool,
+    /// Nobody will hold the master of a terminal: refuse one without a console socket.
+    pub detached: bool,
 }
 
 impl CreateOptions {
@@ -51,6 +58,9 @@ impl CreateOptions {
             preserve_fds: 0,
             systemd_cgroup: false,
             no_new_keyring: false,
+            pidfd_socket: None,
+            no_pivot: false,
+            detached: false,
         }
     }
 }
@@ -101,6 +111,8 @@ pub struct Created {
     pub pidfd: OwnedFd,
     /// The terminal's master, when there is a terminal and no console socket.
     pub terminal: Option<OwnedFd>,
+    /// Whether all processes of the container die with this one.
+    pub own_pid_namespace: bool,
 }
 
 /// What [`crate::Runtime::exec`] starts in a container that runs.
@@ -114,12 +126,19 @@ pub struct ExecOptions {
     pub console_socket: Option<PathBuf>,
     /// See [`CreateOptions::pid_file`].
     pub pid_file: Option<PathBuf>,
-    /// A cgroup below the container's for the process, relative; it must exist.
+    /// A cgroup below the container's for the process; it must exist. `/` is the container's own, and no other
+    /// is tried then.
     pub cgroup: Option<PathBuf>,
+    /// The same for single controllers of version 1, by name.
+    pub controller_cgroups: Vec<(String, PathBuf)>,
     /// How many descriptors from 3 on the process keeps.
     pub preserve_fds: u32,
     /// See [`CreateOptions::no_new_keyring`].
     pub no_new_keyring: bool,
+    /// See [`CreateOptions::pidfd_socket`]; the text is `setns`.
+    pub pidfd_socket: Option<PathBuf>,
+    /// Go into a paused container too: the program runs, and the call comes back, when it is resumed.
+    pub ignore_paused: bool,
 }
 
 impl ExecOptions {
@@ -131,8 +150,11 @@ impl ExecOptions {
             console_socket: None,
             pid_file: None,
             cgroup: None,
+            controller_cgroups: Vec::new(),
             preserve_fds: 0,
             no_new_keyring: false,
+            pidfd_socket: None,
+            ignore_paused: false,
         }
     }
 }

@@ -91,7 +91,11 @@ impl ProcessPlan {
         if !process.cwd().is_absolute() {
             return Err(Error::invalid("process.cwd", "it must be an absolute path"));
         }
-        let mut env = last_of_each(process.env().as_deref().unwrap_or_default());
+        let listed = process.env().as_deref().unwrap_or_default();
+        if let Some(odd) = listed.iter().find(|variable| variable.find('=').unwrap_or(0) == 0) {
+            return Err(Error::invalid("process.env", format!("{odd:?} is not of the form NAME=VALUE")));
+        }
+        let mut env = last_of_each(listed);
         if request.listen_fds > 0 {
             env.retain(|variable| !variable.starts_with("LISTEN_FDS=") && !variable.starts_with("LISTEN_PID="));
             env.extend([format!("LISTEN_FDS={}", request.listen_fds), "LISTEN_PID=1".to_owned()]);

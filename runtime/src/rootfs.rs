@@ -8,6 +8,7 @@ use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 
+use crate::cgroups::unescape;
 use crate::error::{Context, Error, Failure};
 use crate::options::Rootfs;
 use crate::path::Root;
@@ -120,11 +121,49 @@ pub(crate) fn pivot(root: &Root, propagation: Option<(u64, bool)>) -> Result<(),
     }
     umount2(".", MntFlags::MNT_DETACH).at("unmount", "the old root")?;
     nix::unistd::chdir("/").at("chdir to", "/")?;
-    if let Some((mode, recursive)) = propagation {
-        let attr = MountAttr { propagation: mode, ..MountAttr::default() };
-        sys::set_mount_attr(root, &attr, recursive).at("set propagation of", "/")?;
+    set_propagation(root, propagation)
+}
+
+fn set_propagation(root: &Root, propagation: Option<(u64, bool)>) -> Result<(), Failure> {
+    let Some((mode, recursive)) = propagation else { return Ok(()) };
+    let attr = MountAttr { propagation: mode, ..MountAttr::default() };
+    sys::set_mount_attr(root, &attr, recursive).at("set propagation of", "/")
+}
+
+/// Makes the root filesystem `/` where pivot_root cannot be: it is put over the host's `/`, which stays below it.
+/// What is in there of proc and sysfs goes first: in a user namespace, the kernel lets a process mount these anew
+/// only as far as it can see them already.
+pub(crate) fn move_over(root: &Root, rootfs: &Path, propagation: Option<(u64, bool)>) -> Result<(), Failure> {
+    let none = None::<&str>;
+    let own = std::fs::canonicalize(rootfs).at("resolve", rootfs.display())?;
+    let list = std::fs::read_to_string("/proc/self/mountinfo").at("read", "/proc/self/mountinfo")?;
+    for point in whole_mounts(&list, &["proc", "sysfs"]).into_iter().filter(|point| !point.starts_with(&own)) {
+        mount(none, &point, none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none).at("make private", point.display())?;
+        match umount2(&point, MntFlags::MNT_DETACH) {
+            // What came with another user namespace can only be covered.
+            Err(Errno::EINVAL | Errno::EPERM) => {
+                mount(none, &point, Some("tmpfs"), MsFlags::empty(), none).at("cover", point.display())?;
+            }
+            result => result.at("unmount", point.display())?,
+        }
     }
-    Ok(())
+    nix::unistd::fchdir(root).at("chdir to", "rootfs")?;
+    let over = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).at("open", "/")?;
+    sys::attach_mount(root, &over).at("move rootfs to", "/")?;
+    nix::unistd::chroot(".").at("chroot to", "rootfs")?;
+    nix::unistd::chdir("/").at("chdir to", "/")?;
+    set_propagation(root, propagation)
+}
+
+/// The mount points of whole filesystems of these kinds (proc_pid_mountinfo(5)), the latest first.
+fn whole_mounts(list: &str, kinds: &[&str]) -> Vec<PathBuf> {
+    let point = |line: &str| {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(3);
+        let whole = fields.next() == Some("/") && kinds.contains(&filesystem.split(' ').next()?);
+        fields.next().filter(|_| whole).map(unescape)
+    };
+    list.lines().rev().filter_map(point).collect()
 }
 
 /// Makes the root filesystem read-only, what is mounted in it excepted.

@@ -8,6 +8,8 @@ use std::str::FromStr;
 pub struct Signal(i32);
 
 impl Signal {
+    /// No signal: the kernel only looks whether it could be sent (kill(2)).
+    pub const NONE: Signal = Signal(0);
     /// SIGKILL.
     pub const KILL: Signal = Signal(libc::SIGKILL);
     /// SIGTERM.
@@ -102,6 +104,7 @@ impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match NAMES.iter().find(|(_, number)| *number == self.0) {
             Some((name, _)) => write!(f, "SIG{name}"),
+            None if self.0 < 34 => write!(f, "{}", self.0),
             None => write!(f, "SIGRTMIN+{}", self.0 - 34),
         }
     }

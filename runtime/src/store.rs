@@ -51,6 +51,9 @@ pub(crate) struct Record {
     pub(crate) cgroups: Cgroups,
     /// Whether all processes die with the first one.
     pub(crate) own_pid_namespace: bool,
+    /// Whether it was paused before it was started: only then is a created one looked at for that.
+    #[serde(default)]
+    pub(crate) paused_early: bool,
 }
 
 impl Record {
@@ -68,6 +71,7 @@ impl Record {
             start_time: 0,
             cgroups: Cgroups::default(),
             own_pid_namespace: false,
+            paused_early: false,
         }
     }
 

@@ -420,13 +420,17 @@ fn an_exec_that_dies_in_its_setup_is_not_started() {
 }
 
 #[test]
-fn pause_is_for_what_runs_and_sigkill_for_what_is_paused() {
+fn pause_is_for_what_lives_and_sigkill_for_what_is_paused() {
     if !can_run() {
         return;
     }
     let container = Container::new("sleep 1000");
     container.create().ok();
-    assert!(container.call(&["pause", &container.id]).error().contains("it is created"));
+    container.call(&["pause", &container.id]).ok();
+    assert_eq!(container.status(), "paused");
+    assert!(container.start().error().contains("it is paused"), "frozen, it could not answer");
+    container.call(&["resume", &container.id]).ok();
+    assert_eq!(container.status(), "created");
     container.start().ok();
     container.call(&["pause", &container.id]).ok();
     container.call(&["kill", &container.id, "KILL"]).ok();

@@ -1,14 +1,14 @@
 //! How a process gets into a container's groups.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use super::files::read_file;
 use super::{Cgroups, Version};
-use crate::error::{Context, Failure};
+use crate::error::{Context, Error, Failure};
 
 /// What a new process needs to begin in a container's groups.
 #[derive(Debug, Default)]
@@ -44,12 +44,56 @@ impl Entrance {
     }
 }
 
+/// Where below the container's own groups a process goes.
+#[derive(Debug, Default)]
+pub(crate) struct Below {
+    all: PathBuf,
+    by_controller: Vec<(String, PathBuf)>,
+}
+
+impl Below {
+    /// Understands one folder for all groups, and those of single controllers.
+    pub(crate) fn plan(all: Option<&Path>, by_controller: &[(String, PathBuf)]) -> Result<Below, Error> {
+        let mut below = Below { all: all.map(inside).transpose()?.unwrap_or_default(), by_controller: Vec::new() };
+        for (controller, path) in by_controller {
+            if below.by_controller.iter().any(|(known, _)| known == controller) {
+                return Err(Error::invalid("cgroup", format!("controller {controller:?} is there twice")));
+            }
+            below.by_controller.push((controller.clone(), inside(path)?));
+        }
+        Ok(below)
+    }
+}
+
+/// The path as a relative one that does not leave where it begins.
+fn inside(path: &Path) -> Result<PathBuf, Error> {
+    let mut inside = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => inside.push(name),
+            Component::RootDir | Component::CurDir => (),
+            _ if inside.pop() => (),
+            _ => return Err(Error::invalid("cgroup", format!("{} is not below the container's", path.display()))),
+        }
+    }
+    Ok(inside)
+}
+
 impl Cgroups {
-    /// Opens the doors for a new process; `below` is a folder below the container's own.
-    pub(crate) fn entrance(&self, below: Option<&Path>) -> Result<Entrance, Failure> {
+    /// Opens the doors for a new process.
+    pub(crate) fn entrance(&self, below: &Below) -> Result<Entrance, Error> {
         let mut entrance = Entrance::default();
+        let known = |name: &str| self.0.iter().any(|group| group.has(name));
+        if let Some((name, _)) = below.by_controller.iter().find(|(name, _)| !known(name)) {
+            let why = format!("unknown controller {name:?}: the container is in no version 1 hierarchy that has it");
+            return Err(Error::invalid("cgroup", why));
+        }
         for group in &self.0 {
-            let folder = below.map_or_else(|| group.folder.clone(), |below| group.folder.join(below));
+            let own = below.by_controller.iter().find(|(name, _)| group.has(name)).map(|(_, path)| path);
+            let folder = match own.unwrap_or(&below.all) {
+                path if path.as_os_str().is_empty() => group.folder.clone(),
+                path => group.folder.join(path),
+            };
             match group.version {
                 Version::V1 => {
                     let path = folder.join("tasks");
@@ -79,5 +123,27 @@ impl Cgroups {
                     format!("{list} does not name one below the container's"),
                 )
             })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_leaves_the_containers_groups() {
+        for (path, found) in [("", ""), ("/", ""), ("/a", "a"), ("a/../b", "b"), ("./a//b/", "a/b"), ("a/..", "")] {
+            assert_eq!(inside(Path::new(path)).ok(), Some(PathBuf::from(found)), "{path}");
+        }
+        for path in ["..", "/..", "a/../..", "../a"] {
+            assert!(inside(Path::new(path)).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn each_controller_once() {
+        let paths = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), "x".into())).collect::<Vec<_>>();
+        assert!(Below::plan(None, &paths(&["cpu", "memory"])).is_ok());
+        assert!(Below::plan(None, &paths(&["cpu", "cpu"])).is_err());
     }
 }

@@ -19,8 +19,8 @@ mod v1;
 mod v1_devices;
 mod v2;
 
-pub(crate) use detect::Layout;
-pub(crate) use entrance::Entrance;
+pub(crate) use detect::{Layout, unescape};
+pub(crate) use entrance::{Below, Entrance};
 pub(crate) use limits::unsupported;
 pub(crate) use oom::OomWatch;
 pub(crate) use place::Place;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use orlop_runtime::{ExecOptions, Process};
 
 use super::wait::{Terminal, wait_for};
-use super::{Context, Failure};
+use super::{Context, Failure, check_console};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Exec {
@@ -43,9 +43,10 @@ pub(super) struct Exec {
     /// Set `no_new_privs`
     #[arg(long)]
     no_new_privs: bool,
-    /// A cgroup below the container's
+    /// A cgroup below the container's, which must exist; / is the container's own, and no other is tried then.
+    /// On cgroup v1 also CONTROLLER[,CONTROLLER...]:FOLDER, any number of times
     #[arg(long, value_name = "FOLDER")]
-    cgroup: Option<PathBuf>,
+    cgroup: Vec<String>,
     /// A listening unix socket that gets the master of the terminal
     #[arg(long, value_name = "SOCKET")]
     console_socket: Option<PathBuf>,
@@ -55,8 +56,11 @@ pub(super) struct Exec {
     /// How many descriptors from 3 on the process gets
     #[arg(long, default_value_t = 0, value_name = "N")]
     preserve_fds: u32,
-    /// Accepted for compatibility: a paused container is refused
-    #[arg(long, hide = true)]
+    /// A listening unix socket that gets a pidfd of the process
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
+    /// Go into a paused container too; the program runs when it is resumed
+    #[arg(long)]
     ignore_paused: bool,
     /// The name of the container
     id: String,
@@ -74,17 +78,22 @@ impl Exec {
         if self.detach && process.terminal() == Some(true) && self.console_socket.is_none() {
             return Err("a detached process with a terminal needs --console-socket".into());
         }
+        check_console(self.console_socket.is_some(), self.detach)?;
         let mut options = ExecOptions::new(process);
         options.console_socket = self.console_socket;
         options.pid_file = self.pid_file;
-        options.cgroup = self.cgroup;
+        let cgroups = Cgroups::parse(&self.cgroup)?;
+        options.cgroup = cgroups.folder;
+        options.controller_cgroups = cgroups.by_controller;
         options.preserve_fds = self.preserve_fds;
+        options.pidfd_socket = self.pidfd_socket;
+        options.ignore_paused = self.ignore_paused;
         let started = cli.runtime.exec(&self.id, options)?;
         if self.detach {
             return Ok(ExitCode::SUCCESS);
         }
         let terminal = started.terminal.map(Terminal::connect).transpose()?;
-        wait_for(started.pid, &started.pidfd, terminal)
+        wait_for(started.pid, &started.pidfd, terminal, false)
     }
 
     /// The container's own process with what the flags change.
@@ -153,6 +162,34 @@ impl Exec {
     }
 }
 
+/// Where below the container's groups the process goes.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Cgroups {
+    folder: Option<PathBuf>,
+    by_controller: Vec<(String, PathBuf)>,
+}
+
+impl Cgroups {
+    /// Understands one folder, or those of controllers.
+    fn parse(given: &[String]) -> Result<Cgroups, Failure> {
+        let mut cgroups = Cgroups::default();
+        for text in given {
+            match text.split_once(':') {
+                Some((controllers, path)) if !path.contains(':') && !controllers.split(',').any(str::is_empty) => {
+                    let each = controllers.split(',').map(|name| (name.to_owned(), PathBuf::from(path)));
+                    cgroups.by_controller.extend(each);
+                }
+                None if given.len() == 1 => cgroups.folder = Some(PathBuf::from(text)),
+                None => return Err(format!("--cgroup {text:?}: several need the form CONTROLLER:FOLDER").into()),
+                Some(_) => {
+                    return Err(format!("--cgroup {text:?}: use FOLDER or CONTROLLER[,CONTROLLER...]:FOLDER").into());
+                }
+            }
+        }
+        Ok(cgroups)
+    }
+}
+
 /// Decimal numbers only: what looks like another number must not end up as root (CVE-2026-30892).
 fn parse_user(text: &str) -> Result<(u32, Option<u32>), Failure> {
     let number = |part: &str| -> Result<u32, Failure> {
@@ -172,6 +209,18 @@ fn parse_user(text: &str) -> Result<(u32, Option<u32>), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cgroups() {
+        let parse = |given: &[&str]| Cgroups::parse(&given.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+        assert_eq!(parse(&["/a"]).ok(), Some(Cgroups { folder: Some("/a".into()), by_controller: vec![] }));
+        let both = [("cpu", "a"), ("memory", "a"), ("pids", "")].map(|(name, path)| (name.to_owned(), path.into()));
+        let found = Cgroups { folder: None, by_controller: both.into() };
+        assert_eq!(parse(&["cpu,memory:a", "pids:"]).ok(), Some(found));
+        for odd in [&["a", "b"][..], &["a", "cpu:b"], &[":a"], &["cpu,:a"], &["cpu:a:b"]] {
+            assert!(parse(odd).is_err(), "{odd:?}");
+        }
+    }
 
     #[test]
     fn users() {

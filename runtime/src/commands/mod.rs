@@ -1,5 +1,6 @@
 //! The command line: the global flags, and one file for each verb.
 
+mod arguments;
 mod create;
 mod delete;
 mod events;
@@ -19,7 +20,7 @@ mod wait;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use orlop_runtime::Runtime;
 
 use crate::log::{self, Format};
@@ -32,7 +33,8 @@ type Failure = Box<dyn std::error::Error>;
 /// A container is described by a bundle: a folder with config.json (see `orlop-runtime spec`) and usually the
 /// root filesystem.
 #[derive(Debug, Parser)]
-#[command(name = "orlop-runtime", version = VERSION, max_term_width = 100)]
+#[command(name = "orlop-runtime", version = VERSION, max_term_width = 100, args_override_self = true)]
+#[command(arg_required_else_help = true, disable_version_flag = true)]
 pub(crate) struct Cli {
     /// The folder that holds the state of all containers; a tmpfs
     #[arg(long, global = true, default_value = "/run/orlop/runtime", value_name = "FOLDER")]
@@ -52,12 +54,16 @@ pub(crate) struct Cli {
     /// With `spec`: a configuration for an ordinary user. Elsewhere it must not be true
     #[arg(long, global = true, num_args = 0..=1, default_missing_value = "true", default_value = "auto")]
     rootless: String,
+    /// Print the version, and that of the specification
+    #[arg(short, long, action = ArgAction::Version)]
+    version: Option<bool>,
     #[command(subcommand)]
     command: Command,
 }
 
-/// The text of `--version`; callers of runc look for the line that begins with `spec:`.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
+/// The text of `--version` after the name; callers of runc look for the word `version`, and for the line that
+/// begins with `spec:`.
+const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -105,7 +111,11 @@ struct BundleArgs {
     /// A file that gets the process id
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
-    /// Use chroot in place of `pivot_root`; refused, since a process can leave a chroot
+    /// A listening unix socket that gets a pidfd of the container's process
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
+    /// Use chroot in place of `pivot_root`, for a host that runs from its initial ramfs; less safe, since a
+    /// process that may chroot can get out
     #[arg(long)]
     no_pivot: bool,
     /// Keep the session keyring of the caller
@@ -119,20 +129,28 @@ struct BundleArgs {
 }
 
 impl BundleArgs {
-    fn options(self, cli: &Context) -> Result<orlop_runtime::CreateOptions, Failure> {
-        if self.no_pivot {
-            return Err("--no-pivot is not supported: a process can leave a chroot; keep the bundle on a filesystem \
-                        that pivot_root works on (anything but the initial ramfs)"
-                .into());
-        }
+    /// What create and run, which is `detached` or not, make of this.
+    fn options(self, cli: &Context, detached: bool) -> Result<orlop_runtime::CreateOptions, Failure> {
+        check_console(self.console_socket.is_some(), detached)?;
         let mut options = orlop_runtime::CreateOptions::new(self.id, self.bundle);
+        options.detached = detached;
         options.console_socket = self.console_socket;
         options.pid_file = self.pid_file;
-        options.preserve_fds = self.preserve_fds;
+        options.pidfd_socket = self.pidfd_socket;
+        options.no_pivot = self.no_pivot;
         options.listen_fds = listen_fds();
+        options.preserve_fds = self.preserve_fds;
         options.no_new_keyring = self.no_new_keyring;
         options.systemd_cgroup = cli.systemd_cgroup;
         Ok(options)
+    }
+}
+
+/// In the foreground it is this program that holds the terminal.
+fn check_console(socket: bool, detached: bool) -> Result<(), Failure> {
+    match (socket, detached) {
+        (true, false) => Err("--console-socket is for a process in the background: give --detach too".into()),
+        _ => Ok(()),
     }
 }
 
@@ -149,11 +167,28 @@ struct Context {
     systemd_cgroup: bool,
 }
 
+/// Does what the arguments ask for; the exit code is 1 for an error, and 255 for one of `exec`, whose other codes
+/// are those of the program.
+pub(crate) fn run() -> ExitCode {
+    let mut command = Cli::command();
+    let arguments = arguments::rewrite(&command, std::env::args_os());
+    let parsed = command.try_get_matches_from_mut(&arguments);
+    match parsed.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches)) {
+        Ok(cli) => cli.run(),
+        Err(error) if error.kind() == clap::error::ErrorKind::MissingSubcommand => {
+            let _ = command.print_help();
+            ExitCode::SUCCESS
+        }
+        Err(error) => ExitCode::from(arguments::complain(&error, &arguments)),
+    }
+}
+
 impl Cli {
-    /// Does what was asked for; the exit code is 1 for an error, and 255 for one of `exec`, whose other codes
-    /// are those of the program.
-    pub(crate) fn run(self) -> ExitCode {
-        log::open(self.log.as_deref(), self.log_format);
+    fn run(self) -> ExitCode {
+        if let Err(why) = log::open(self.log.as_deref(), self.log_format) {
+            log::error(&why);
+            return ExitCode::FAILURE;
+        }
         let error_code = if matches!(self.command, Command::Exec(_)) { 255 } else { 1 };
         self.run_command().unwrap_or_else(|failure| {
             log::error(&failure.to_string());

@@ -14,8 +14,9 @@ pub(super) struct Run {
     /// Do not remove the container when it ends
     #[arg(long)]
     keep: bool,
-    /// Accepted for compatibility: it makes no difference
-    #[arg(long, hide = true)]
+    /// Leave processes that lost their parent to the host's init, where the container has no process namespace
+    /// of its own
+    #[arg(long)]
     no_subreaper: bool,
     #[command(flatten)]
     bundle: BundleArgs,
@@ -24,23 +25,22 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn run(self, cli: &Context) -> Result<ExitCode, Failure> {
         let id = self.bundle.id.clone();
-        let options = self.bundle.options(cli)?;
+        let options = self.bundle.options(cli, self.detach)?;
         let created = cli.runtime.create(options)?;
-        let code = self.detach.then_some(ExitCode::SUCCESS);
-        let ran = match (created.terminal, self.detach) {
-            (Some(_), true) => Err("a detached process with a terminal needs --console-socket".into()),
-            (master, _) => {
-                let terminal = master.map(Terminal::connect).transpose();
-                let started = terminal.and_then(|terminal| {
-                    cli.runtime.start(&id)?;
-                    Ok(terminal)
-                });
-                match (started, code) {
-                    (Ok(_), Some(code)) => return Ok(code),
-                    (Ok(terminal), None) => wait_for(created.pid, &created.pidfd, terminal),
-                    (Err(failure), _) => Err(failure),
-                }
-            }
+        // With a process namespace they become children of the container's first process.
+        let orphans = !self.detach && !self.no_subreaper && !created.own_pid_namespace;
+        if orphans {
+            nix::sys::prctl::set_child_subreaper(true)?;
+        }
+        let terminal = created.terminal.map(Terminal::connect).transpose();
+        let started = terminal.and_then(|terminal| {
+            cli.runtime.start(&id)?;
+            Ok(terminal)
+        });
+        let ran = match started {
+            Ok(_) if self.detach => return Ok(ExitCode::SUCCESS),
+            Ok(terminal) => wait_for(created.pid, &created.pidfd, terminal, orphans),
+            Err(failure) => Err(failure),
         };
         if self.keep && ran.is_ok() {
             return ran;

@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, read, write};
 
 use super::Failure;
@@ -50,11 +50,20 @@ impl Drop for Terminal {
     }
 }
 
-/// Passes signals and terminal input on until the process ends; its exit code, or 128 and its signal.
-pub(super) fn wait_for(pid: Pid, pidfd: &OwnedFd, terminal: Option<Terminal>) -> Result<ExitCode, Failure> {
+/// Passes signals and terminal input on until the process ends; its exit code, or 128 and its signal. With
+/// `orphans`, processes that become our children meanwhile are reaped.
+pub(super) fn wait_for(
+    pid: Pid,
+    pidfd: &OwnedFd,
+    terminal: Option<Terminal>,
+    orphans: bool,
+) -> Result<ExitCode, Failure> {
     let mut signals = SigSet::all();
-    for kept in [Signal::SIGCHLD, Signal::SIGURG, Signal::SIGTTIN, Signal::SIGTTOU] {
+    for kept in [Signal::SIGURG, Signal::SIGTTIN, Signal::SIGTTOU] {
         signals.remove(kept);
+    }
+    if !orphans {
+        signals.remove(Signal::SIGCHLD);
     }
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None)?;
     let inbox = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
@@ -86,7 +95,10 @@ pub(super) fn wait_for(pid: Pid, pidfd: &OwnedFd, terminal: Option<Terminal>) ->
         let (signalled, process_ended) = (ready(0), !ended && ready(1));
         if signalled {
             while let Ok(Some(signal)) = inbox.read_signal() {
-                pass_on(signal.ssi_signo as i32, pid, terminal.as_ref());
+                match signal.ssi_signo as i32 {
+                    libc::SIGCHLD => reap_others(pid),
+                    number => pass_on(number, pid, terminal.as_ref()),
+                }
             }
         }
         let mut drained = true;
@@ -112,6 +124,17 @@ pub(super) fn wait_for(pid: Pid, pidfd: &OwnedFd, terminal: Option<Terminal>) ->
             Ok(status) => Err(format!("unexpected end of process {pid}: {status:?}").into()),
             Err(errno) => Err(errno.into()),
         };
+    }
+}
+
+/// Reaps processes of the container that lost their parent and became ours (`PR_SET_CHILD_SUBREAPER`).
+fn reap_others(pid: Pid) {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    while let Ok(WaitStatus::Exited(ended, _) | WaitStatus::Signaled(ended, ..)) = waitid(Id::All, flags) {
+        // Its own end is told by its pidfd.
+        if ended == pid || waitpid(ended, None).is_err() {
+            break;
+        }
     }
 }
 
