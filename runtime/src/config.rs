@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::Runtime;
-use crate::error::{Context, Error};
+use crate::document;
+use crate::error::Error;
 
 /// A configuration, and the names of capabilities in it that nobody knows. The specification wants these logged
 /// as a warning: OCI runtime specification, "Linux Process", `capabilities`.
@@ -74,7 +75,7 @@ impl Runtime {
     /// Reads a process for [`Runtime::exec`] from a file of JSON, as `process` is in config.json. Unknown
     /// capabilities are left out, with a warning.
     pub fn read_process(&self, path: &Path) -> Result<Process, Error> {
-        let bytes = std::fs::read(path).at("read", path.display())?;
+        let bytes = document::read_any(path)?;
         let (process, unknown) = parse(&bytes, path, "")?;
         self.warn_of_capabilities(&unknown);
         Ok(process)

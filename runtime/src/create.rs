@@ -22,7 +22,7 @@ use crate::seccomp::Listener;
 use crate::status::{State, Status};
 use crate::store::{self, Folder, Record};
 use crate::sys::ns;
-use crate::{Runtime, config, devices, hooks, net_devices, rootfs, sys, validate};
+use crate::{Runtime, config, devices, document, hooks, net_devices, rootfs, sys, validate};
 
 /// A configuration that was read and checked, with what belongs to it.
 struct Checked {
@@ -60,7 +60,7 @@ impl Runtime {
             (spec.clone(), config)
         } else {
             let path = bundle.join("config.json");
-            let config = std::fs::read(&path).at("read", path.display())?;
+            let config = document::read_regular(&path)?;
             let (spec, unknown) = config::parse_spec(&config, &path)?;
             self.warn_of_capabilities(&unknown);
             (spec, config)

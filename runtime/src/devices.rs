@@ -66,12 +66,16 @@ fn node(device: &LinuxDevice) -> Result<Node, Error> {
         LinuxDeviceType::P => SFlag::S_IFIFO,
         LinuxDeviceType::A => return Err(invalid("the type must be c, b, u or p")),
     };
-    let number = |number: i64| u64::try_from(number).map_err(|_| invalid("major and minor must not be negative"));
+    // The kernel has 12 and 20 bits for them, and would take the lowest ones of more: another device.
+    let number = |number: i64, bits: u32| {
+        let fits = u64::try_from(number).ok().filter(|number| number >> bits == 0);
+        fits.ok_or_else(|| invalid("major must be between 0 and 4095, minor between 0 and 1048575"))
+    };
     Ok(Node {
         path: device.path().clone(),
         kind,
-        major: number(device.major())?,
-        minor: number(device.minor())?,
+        major: number(device.major(), 12)?,
+        minor: number(device.minor(), 20)?,
         mode: device.file_mode().unwrap_or(0o666) & 0o7777,
         uid: device.uid().unwrap_or(0),
         gid: device.gid().unwrap_or(0),

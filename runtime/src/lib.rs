@@ -13,6 +13,7 @@ mod child;
 mod config;
 mod create;
 mod devices;
+mod document;
 mod error;
 mod exec;
 mod features;
@@ -41,6 +42,7 @@ mod terminal;
 mod validate;
 mod watch;
 
+pub use document::MAX_DOCUMENT;
 pub use error::{Error, ErrorKind, Failure};
 pub use features::features;
 pub use nix::unistd::Pid;

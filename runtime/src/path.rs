@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::Mode;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 /// A path as the kernel wants it.
 pub(crate) fn c_string(path: impl AsRef<OsStr>) -> nix::Result<CString> {
@@ -61,9 +62,23 @@ impl Root {
         Err(Errno::EAGAIN)
     }
 
+    /// Opens what something is to be mounted on or made in. A link of the image that leads into /proc is refused
+    /// with `EXDEV`: what is mounted there can be said only openly (CVE-2019-19921, CVE-2025-52881).
+    pub(crate) fn open_target(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+        match self.open_without_links(path, flags) {
+            Err(Errno::ELOOP) => (),
+            result => return result,
+        }
+        let target = self.open(path, flags)?;
+        match fstatfs(&target)?.filesystem_type() {
+            PROC_SUPER_MAGIC => Err(Errno::EXDEV),
+            _ => Ok(target),
+        }
+    }
+
     /// Opens the folder `path`, making what is missing with mode 0755.
     pub(crate) fn make_dir_all(&self, path: &Path) -> nix::Result<OwnedFd> {
-        match self.open(path, OFlag::O_PATH | OFlag::O_DIRECTORY) {
+        match self.open_target(path, OFlag::O_PATH | OFlag::O_DIRECTORY) {
             Err(Errno::ENOENT) => (),
             result => return result,
         }
@@ -87,14 +102,18 @@ impl Root {
 
     /// Opens the file `path`, making an empty one with its folders when it is missing.
     pub(crate) fn make_file(&self, path: &Path) -> nix::Result<OwnedFd> {
-        match self.open(path, OFlag::O_PATH) {
+        match self.open_target(path, OFlag::O_PATH) {
             Err(Errno::ENOENT) => (),
             result => return result,
         }
         let (folder, name) = self.make_parent(path)?;
-        let flags = OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_RDONLY | OFlag::O_NONBLOCK;
-        drop(nix::fcntl::openat(&folder, name, flags, Mode::from_bits_truncate(0o644))?);
-        self.open(path, OFlag::O_PATH)
+        // Only made, never opened: what came there meanwhile may be a device that acts when it is opened.
+        let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match nix::fcntl::openat(&folder, name, flags, Mode::from_bits_truncate(0o644)) {
+            Ok(_) | Err(Errno::EEXIST) => (),
+            Err(errno) => return Err(errno),
+        }
+        self.open_target(path, OFlag::O_PATH)
     }
 
     /// The folder that `path` is in, made when missing, and its last component.

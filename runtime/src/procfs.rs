@@ -14,7 +14,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use crate::error::{Context, Failure};
 
 /// The inode of the root folder of every procfs.
-const PROC_ROOT_INODE: u64 = 1;
+pub(crate) const PROC_ROOT_INODE: u64 = 1;
 
 /// The host's /proc, opened before the container has any say in what is mounted where.
 #[derive(Debug)]

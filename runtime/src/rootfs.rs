@@ -4,9 +4,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::Mode;
 
 use crate::cgroups::unescape;
 use crate::error::{Context, Error, Failure};
@@ -99,8 +98,16 @@ fn mount_point_of(path: &Path) -> Result<PathBuf, Failure> {
 /// wants a mount point.
 pub(crate) fn attach(rootfs: &Path, detached: Option<OwnedFd>) -> Result<Root, Failure> {
     let object = || rootfs.display().to_string();
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let target = open(rootfs, flags, Mode::empty()).at("open rootfs", object())?;
+    // A link may lead somewhere else at any moment, and is not what the specification calls a folder.
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let target = openat2(AT_FDCWD, rootfs, how).map_err(|errno| match errno {
+        Errno::ELOOP => {
+            Failure::refused("open rootfs", object(), "root.path leads through a symbolic link; resolve it")
+        }
+        errno => Failure::new("open rootfs", object(), errno),
+    })?;
     let tree = match detached {
         Some(detached) => detached,
         None => sys::clone_tree_fd(&target, true).at("bind rootfs", object())?,

@@ -1,6 +1,8 @@
 //! Checks of a whole configuration before anything is done: what breaks the specification, and what this
 //! runtime cannot do and says so. Each check is small and has a name; [`check`] is the list of them.
 
+mod text;
+
 use std::path::Path;
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
@@ -16,7 +18,8 @@ type Check = fn(&Spec) -> Result<(), Error>;
 
 /// Checks a configuration for `create`.
 pub(crate) fn check(spec: &Spec) -> Result<(), Error> {
-    let checks: [Check; 12] = [
+    let checks: [Check; 13] = [
+        text::no_nul,
         version,
         platform,
         process,
@@ -78,10 +81,28 @@ fn process(spec: &Spec) -> Result<(), Error> {
 
 /// Checks what does not need the host, for `create` and `exec`.
 pub(crate) fn check_process(process: &Process) -> Result<(), Error> {
+    text::in_process(process)?;
     if let Some(scheduler) = process.scheduler() {
         schedule::scheduler(scheduler)?;
     }
-    schedule::exec_cpus(process.exec_cpu_affinity().as_ref()).map(drop)
+    schedule::exec_cpus(process.exec_cpu_affinity().as_ref()).map(drop)?;
+    ids(process)?;
+    match process.io_priority().as_ref().map(oci_spec::runtime::LinuxIOPriority::priority) {
+        Some(level) if !(0..=7).contains(&level) => {
+            Err(Error::invalid("process.ioPriority.priority", format!("{level} is not between 0 and 7")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// To setresuid(2) and its like the highest number means "leave it as it is", and that is root.
+fn ids(process: &Process) -> Result<(), Error> {
+    let user = process.user();
+    let groups = user.additional_gids().iter().flatten().map(|gid| ("additionalGids", *gid));
+    match [("uid", user.uid()), ("gid", user.gid())].into_iter().chain(groups).find(|(_, id)| *id == u32::MAX) {
+        Some((name, id)) => Err(Error::invalid(format!("process.user.{name}"), format!("{id} is not an id"))),
+        None => Ok(()),
+    }
 }
 
 fn namespaces(spec: &Spec) -> Result<(), Error> {

@@ -161,6 +161,10 @@ fn listen_fds() -> u32 {
     number("LISTEN_FDS").filter(|_| number("LISTEN_PID") == Some(std::process::id())).unwrap_or(0)
 }
 
+fn too_large(path: &std::path::Path) -> Failure {
+    format!("read {}: it has more than {} MiB", path.display(), orlop_runtime::MAX_DOCUMENT >> 20).into()
+}
+
 /// What the verbs need of the global flags.
 struct Context {
     runtime: Runtime,

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use orlop_runtime::LinuxResources;
 use serde_json::{Value, json};
 
-use super::{Context, Failure};
+use super::{Context, Failure, too_large};
 use crate::log;
 
 #[derive(Debug, clap::Args)]
@@ -94,6 +94,9 @@ impl Update {
             Some(path) if !path.as_os_str().is_empty() => read(path)?,
             _ => self.limits.resources()?,
         };
+        if !given.is_object() {
+            return Err("linux.resources: it must be an object".into());
+        }
         if ["kernel", "kernelTCP"].iter().any(|knob| !given["memory"][knob].is_null()) {
             log::warning("linux.resources.memory.kernel and kernelTCP are obsolete and ignored");
         }
@@ -110,7 +113,10 @@ fn read(path: &Path) -> Result<Value, Failure> {
         Some("-") => Box::new(std::io::stdin()),
         _ => Box::new(std::fs::File::open(path).map_err(|error| format!("open {}: {error}", path.display()))?),
     };
-    match serde_json::Deserializer::from_reader(from).into_iter::<Value>().next() {
+    let mut limited = from.take(orlop_runtime::MAX_DOCUMENT);
+    let first = serde_json::Deserializer::from_reader(&mut limited).into_iter::<Value>().next();
+    match first {
+        Some(Err(_)) if limited.limit() == 0 => Err(too_large(path)),
         Some(value) => value.map_err(|error| format!("read limits from {}: {error}", path.display()).into()),
         None => Err(format!("read limits from {}: it is empty", path.display()).into()),
     }

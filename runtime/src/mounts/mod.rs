@@ -6,6 +6,7 @@ mod copy_up;
 mod hide;
 mod idmap;
 mod options;
+mod over_proc;
 mod remount;
 
 pub(crate) use hide::{mask_paths, protect_paths};
@@ -68,6 +69,7 @@ impl PlannedMount {
             (None, Some(name)) if !name.is_empty() => Kind::Filesystem(name.to_owned()),
             (None, _) => return Err(Error::invalid(field, "it has neither a type nor the option bind or rbind")),
         };
+        over_proc::check(mount.destination(), &kind)?;
         let source = match (&kind, mount.source()) {
             (Kind::Bind { .. }, None) => return Err(Error::invalid(field, "a bind mount needs a source")),
             (Kind::Bind { .. }, Some(source)) => bundle.join(source),
@@ -117,12 +119,16 @@ pub(crate) fn mount(
     cgroups: &Cgroups,
     late: &mut LateReadOnly,
 ) -> Result<(), Failure> {
-    match &mount.kind {
+    let made = match &mount.kind {
         Kind::Bind { recursive } => bind(root, mount, *recursive),
         Kind::Cgroup => cgroup::mount(root, &mount.destination, &mount.options, cgroups, late),
         Kind::Filesystem(name) => filesystem(root, mount, name, late),
         Kind::Remount { bind } => remount::remount(root, mount, *bind),
-    }
+    };
+    made.map_err(|failure| match failure.errno {
+        errno if errno == Errno::EXDEV as i32 => failure.note("a symbolic link in the image leads into /proc"),
+        _ => failure,
+    })
 }
 
 fn bind(root: &Root, mount: &PlannedMount, recursive: bool) -> Result<(), Failure> {
@@ -135,6 +141,7 @@ fn bind(root: &Root, mount: &PlannedMount, recursive: bool) -> Result<(), Failur
         made = sys::clone_tree(&mount.source, recursive).at(step, object())?;
         &made
     };
+    over_proc::check_source(mount, tree)?;
     let is_folder = is_folder(tree).at(step, object())?;
     let target = target(root, &mount.destination, is_folder).at(step, object())?;
     set_attributes(tree, &mount.options.bind_attr(), &mount.options).at(step, object())?;
@@ -152,7 +159,7 @@ fn filesystem(root: &Root, mount: &PlannedMount, name: &str, late: &mut LateRead
         }
         root.open_without_links(&mount.destination, OFlag::O_PATH | OFlag::O_DIRECTORY).at(step, object())?
     } else {
-        match root.open(&mount.destination, OFlag::O_PATH | OFlag::O_DIRECTORY) {
+        match root.open_target(&mount.destination, OFlag::O_PATH | OFlag::O_DIRECTORY) {
             Err(Errno::ENOENT) => {
                 covers = false;
                 root.make_dir_all(&mount.destination).at(step, object())?

@@ -70,7 +70,7 @@ impl Container {
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_orlop-runtime"));
+        let mut command = Command::new(program());
         command.arg("--root").arg(self.root()).args(args).stdin(Stdio::null());
         command
     }
@@ -165,6 +165,11 @@ impl Drop for Container {
             assert_eq!(self.left_behind(), Vec::<String>::new());
         }
     }
+}
+
+/// The runtime: ours, or another one with runc's command line, which shows what a test would say of it.
+pub(crate) fn program() -> PathBuf {
+    std::env::var_os("ORLOP_TEST_RUNTIME").map_or_else(|| env!("CARGO_BIN_EXE_orlop-runtime").into(), PathBuf::from)
 }
 
 /// How a command ended.
