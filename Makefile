@@ -67,7 +67,7 @@ vm: deps-vm
 	cargo build -p orlop-shim -p orlop-runtime -p orlop
 	cargo test -p orlop-tests --test vm
 
-bench: deps build
+bench: deps deps-vm build
 	cargo build --release -p orlop-tests --bin bench
 	ORLOP_BIN=$(abspath $(BIN)) $(OUT)/release/bench
 
