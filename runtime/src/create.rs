@@ -18,6 +18,7 @@ use crate::namespaces::Namespaces;
 use crate::options::{CreateOptions, Created};
 use crate::process::{ProcessPlan, ProcessRequest, check_preserved};
 use crate::procfs::ProcFs;
+use crate::resctrl::Resctrl;
 use crate::seccomp::Listener;
 use crate::status::{State, Status};
 use crate::store::{self, Folder, Record};
@@ -83,6 +84,7 @@ impl Runtime {
         let resources = linux.resources().as_ref();
         let place = Place::new(linux.cgroups_path().as_deref(), &opts.id)?;
         record.cgroups = Cgroups::plan(self.cgroup_layout()?, &place, resources)?;
+        record.resctrl = Resctrl::plan(linux, &opts.id)?;
         let pid_file = opts.pid_file.clone();
         let (console, pidfd_socket) = (opts.console_socket.clone(), opts.pidfd_socket.clone());
         // From here on things are made: first the record of what will have to be removed.
@@ -90,6 +92,9 @@ impl Runtime {
         record.cgroups.create(resources)?;
         // Says, by being there, that the cgroups are ours.
         folder.write_config(&checked.config)?;
+        if let (Some(resctrl), Some(wanted)) = (&record.resctrl, linux.intel_rdt()) {
+            resctrl.make(wanted)?;
+        }
 
         let (caller, process) = handshake::pair()?;
         let mut plan = plan(self, record, folder, opts, checked, linux, process)?;
@@ -124,7 +129,7 @@ impl Runtime {
     /// Undoes a create that failed; the process is gone already. As after any other life of a container its
     /// poststop hooks are run, if anything was made for it (OCI runtime specification, "Lifecycle").
     fn clean_up(&self, folder: Folder, record: &Record, spec: &Spec) -> Result<(), Failure> {
-        folder.release_cgroups(record)?;
+        folder.release_groups(record)?;
         // The record goes last, and only when there is nothing left that it would be needed for.
         self.remove(folder, record, spec.hooks().as_ref().filter(|_| record.is_written()))
     }
@@ -259,7 +264,7 @@ fn plan(
     Ok(InitPlan {
         process,
         namespaces: Namespaces::plan(linux)?,
-        entrance: record.cgroups.entrance(&Below::default())?,
+        entrance: record.entrance(&Below::default())?,
         cgroups: record.cgroups.clone(),
         rootfs: checked.rootfs.clone(),
         detached: rootfs::mount_detached(&opts.rootfs)?,

@@ -123,7 +123,7 @@ impl Runtime {
             process,
             root,
             follow_init: opts.cgroup.is_none(),
-            entrance: record.cgroups.entrance(&below)?,
+            entrance: record.entrance(&below)?,
             init,
             namespaces: other_namespaces(record.pid)?,
             cpus: schedule::exec_cpus(opts.process.exec_cpu_affinity().as_ref())?,

@@ -30,6 +30,7 @@ mod options;
 mod path;
 mod process;
 mod procfs;
+mod resctrl;
 mod rootfs;
 mod schedule;
 mod seccomp;

@@ -107,7 +107,7 @@ impl Runtime {
         }
         let hooks = store::read_hooks(folder.path()).ok().flatten();
         let ended = end_process(&record);
-        let released = folder.release_cgroups(&record);
+        let released = folder.release_groups(&record);
         ended.and(released)?;
         Ok(self.remove(folder, &record, hooks.as_ref())?)
     }
@@ -145,6 +145,16 @@ impl Runtime {
         record.cgroups.update(resources)
     }
 
+    /// Changes what a container's class of service may use (Intel RDT), by lines as in `linux.intelRdt`. That it
+    /// has none is an error.
+    pub fn update_intel_rdt(&self, id: &str, l3_cache: Option<&str>, bandwidth: Option<&str>) -> Result<(), Error> {
+        let _folder = Folder::open(self.root(), id)?;
+        match self.alive(id, "update")?.resctrl {
+            Some(resctrl) => resctrl.update(l3_cache, bandwidth),
+            None => Err(Error::unsupported("linux.intelRdt", "the container was created without it")),
+        }
+    }
+
     /// Freezes all processes of a container. One that waits for `start` is not `created` then, but `paused`, and
     /// cannot be started: frozen, it could not answer.
     pub fn pause(&self, id: &str) -> Result<(), Error> {
@@ -172,7 +182,12 @@ impl Runtime {
 
     /// What a container that has a process uses, as `runc events` shows it below `data`.
     pub fn stats(&self, id: &str) -> Result<serde_json::Value, Error> {
-        Ok(self.alive(id, "read the statistics of")?.cgroups.stats())
+        let record = self.alive(id, "read the statistics of")?;
+        let mut stats = record.cgroups.stats();
+        if let Some(resctrl) = &record.resctrl {
+            stats["intel_rdt"] = resctrl.stats();
+        }
+        Ok(stats)
     }
 
     /// The configuration that a container was created with. Unknown capabilities are left out, with a warning.

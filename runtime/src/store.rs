@@ -20,9 +20,10 @@ use nix::unistd::linkat;
 use oci_spec::runtime::{Hooks, Spec};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroups::Cgroups;
+use crate::cgroups::{Below, Cgroups, Entrance};
 use crate::config;
 use crate::error::{Context, Error, Failure};
+use crate::resctrl::Resctrl;
 
 /// The format of [`Record`]; another one is refused, not guessed at.
 const FORMAT: u32 = 1;
@@ -49,6 +50,8 @@ pub(crate) struct Record {
     /// When that process began, in clock ticks after boot: tells it from a later one of the same number.
     pub(crate) start_time: u64,
     pub(crate) cgroups: Cgroups,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resctrl: Option<Resctrl>,
     /// Whether all processes die with the first one.
     pub(crate) own_pid_namespace: bool,
     /// Whether it was paused before it was started: only then is a created one looked at for that.
@@ -57,6 +60,13 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// Opens the doors for a new process of the container.
+    pub(crate) fn entrance(&self, below: &Below) -> Result<Entrance, Error> {
+        let mut entrance = self.cgroups.entrance(below)?;
+        self.resctrl.as_ref().map_or(Ok(()), |resctrl| resctrl.open_doors(&mut entrance))?;
+        Ok(entrance)
+    }
+
     pub(crate) fn new(id: &str, bundle: PathBuf, rootfs: PathBuf, spec: &Spec) -> Record {
         Record {
             format: FORMAT,
@@ -70,6 +80,7 @@ impl Record {
             pid: 0,
             start_time: 0,
             cgroups: Cgroups::default(),
+            resctrl: None,
             own_pid_namespace: false,
             paused_early: false,
         }
@@ -191,8 +202,14 @@ impl Folder {
         std::fs::write(&path, config).at("write", path.display())
     }
 
-    /// Kills what is in the container's cgroups and removes them, as far as they are the container's.
-    pub(crate) fn release_cgroups(&self, record: &Record) -> Result<(), Failure> {
+    /// Kills what is in the container's cgroups and removes them, as far as they are the container's, and its
+    /// groups of Intel RDT.
+    pub(crate) fn release_groups(&self, record: &Record) -> Result<(), Failure> {
+        let released = self.release_cgroups(record);
+        released.and(record.resctrl.as_ref().map_or(Ok(()), Resctrl::remove))
+    }
+
+    fn release_cgroups(&self, record: &Record) -> Result<(), Failure> {
         if !self.path.join(CONFIG).exists() {
             return record.cgroups.remove_unused();
         }

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::hooks;
 use crate::inherited;
 use crate::net_devices;
+use crate::resctrl;
 use crate::schedule;
 
 type Check = fn(&Spec) -> Result<(), Error>;
@@ -213,14 +214,7 @@ fn all_hooks(spec: &Spec) -> Result<(), Error> {
 
 fn extensions(spec: &Spec) -> Result<(), Error> {
     let Some(linux) = linux(spec) else { return Ok(()) };
-    if linux.intel_rdt().is_some() {
-        let why = if Path::new("/sys/fs/resctrl/schemata").exists() {
-            "resource control of Intel processors is not implemented"
-        } else {
-            "this host has no resource control at /sys/fs/resctrl"
-        };
-        return Err(Error::unsupported("linux.intelRdt", why));
-    }
+    resctrl::check(linux)?;
     if linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()) && !has_selinux() {
         return Err(Error::unsupported("linux.mountLabel", "SELinux is not enabled on this host"));
     }

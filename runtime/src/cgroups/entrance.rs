@@ -23,6 +23,14 @@ impl Entrance {
         self.unified.as_ref().map(AsFd::as_fd)
     }
 
+    /// Opens another group whose `tasks` the process is to be in.
+    pub(crate) fn add(&mut self, folder: &Path) -> Result<(), Failure> {
+        let path = folder.join("tasks");
+        let tasks = open(&path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()).at("open", path.display())?;
+        self.tasks.push((tasks, folder.to_path_buf()));
+        Ok(())
+    }
+
     /// Takes this folder as the version 2 one.
     pub(crate) fn unify(&mut self, folder: &Path) -> Result<(), Failure> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -95,11 +103,7 @@ impl Cgroups {
                 path => group.folder.join(path),
             };
             match group.version {
-                Version::V1 => {
-                    let path = folder.join("tasks");
-                    let tasks = open(&path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
-                    entrance.tasks.push((tasks.at("open", path.display())?, folder));
-                }
+                Version::V1 => entrance.add(&folder)?,
                 Version::V2 => entrance.unify(&folder)?,
             }
         }

@@ -73,23 +73,16 @@ struct Limits {
     /// Processes and threads; -1 for no limit
     #[arg(long, value_name = "COUNT", allow_negative_numbers = true)]
     pids_limit: Option<i64>,
-    /// Intel RDT schema of the L3 cache; refused, since the container has no Intel RDT group to update
+    /// Intel RDT schema of the L3 cache, as in L3:0=7f0;1=1f
     #[arg(long, value_name = "SCHEMA")]
     l3_cache_schema: Option<String>,
-    /// Intel RDT schema of memory bandwidth; refused likewise
+    /// Intel RDT schema of memory bandwidth, as in MB:0=20;1=70
     #[arg(long, value_name = "SCHEMA")]
     mem_bw_schema: Option<String>,
 }
 
 impl Update {
     pub(super) fn run(self, cli: &Context) -> Result<ExitCode, Failure> {
-        for (flag, given) in
-            [("--l3-cache-schema", &self.limits.l3_cache_schema), ("--mem-bw-schema", &self.limits.mem_bw_schema)]
-        {
-            if given.as_ref().is_some_and(|schema| !schema.is_empty()) {
-                return Err(format!("{flag} is not supported: update does not change Intel RDT").into());
-            }
-        }
         let given = match &self.resources {
             Some(path) if !path.as_os_str().is_empty() => read(path)?,
             _ => self.limits.resources()?,
@@ -102,6 +95,11 @@ impl Update {
         }
         let resources: LinuxResources =
             serde_json::from_value(given).map_err(|error| format!("linux.resources: {error}"))?;
+        let schema = |line: &Option<String>| line.clone().filter(|line| !line.is_empty());
+        let (cache, bandwidth) = (schema(&self.limits.l3_cache_schema), schema(&self.limits.mem_bw_schema));
+        if cache.is_some() || bandwidth.is_some() {
+            cli.runtime.update_intel_rdt(&self.id, cache.as_deref(), bandwidth.as_deref())?;
+        }
         cli.runtime.update(&self.id, &resources)?;
         Ok(ExitCode::SUCCESS)
     }

@@ -130,6 +130,11 @@ impl Bundle {
                 own.push(json!({"type": "time"}));
                 linux["timeOffsets"] = json!({"monotonic": {"secs": 5, "nanosecs": 0}});
             }
+            // Without a mount namespace: nothing of the container may be mounted on the host at any time.
+            70..80 => {
+                let namespaces = linux["namespaces"].as_array_mut().expect("namespaces");
+                namespaces.retain(|namespace| namespace["type"] != "mount");
+            }
             65..70 if self.ip => {
                 let name = format!("{}{}", inventory::device_prefix(), chance.below(1000));
                 let mut add = Command::new("/sbin/ip");

@@ -9,4 +9,5 @@ mod capabilities;
 mod device_updates;
 mod event_stream;
 mod host_mounts;
+mod intel_rdt;
 mod meeting;
