@@ -1,7 +1,7 @@
 # make          what there is to make
 # make demo     build, start a private node, run examples/hello.yaml, fetch its page
 # make test     format, lints, every test; installs what the tests need
-# make vm       the tests that need systemd and cgroup v2, in a guest under qemu
+# make vm       the tests that need systemd and cgroup v2, and all of the runtime's, in a guest under qemu
 # make bench    figures beside a peer, as ratios, in one run
 
 SHELL := /bin/bash
@@ -65,7 +65,7 @@ test: deps lint unit e2e
 
 vm: deps-vm
 	cargo build -p orlop-shim -p orlop-runtime -p orlop
-	cargo test -p orlop-tests --test vm
+	ORLOP_VM=all cargo test -p orlop-tests --test vm
 
 bench: deps deps-vm build
 	cargo build --release -p orlop-tests --bin bench

@@ -173,7 +173,7 @@ fn links_in_the_image_stay_inside() {
     if !can_run() {
         return;
     }
-    let outside = tempfile::tempdir().expect("folder");
+    let outside = common::folder();
     let container = Container::new("true");
     std::os::unix::fs::symlink(outside.path(), container.rootfs().join("escape")).expect("link");
     let container =
@@ -290,22 +290,27 @@ fn limits() {
     });
     let container = Container::new("sleep 1000").set("/linux/resources", resources);
     container.create().ok();
-    let read = |controller: &str, v1: &str, v2: &str| {
-        let group = container.cgroup(controller).expect("cgroup");
-        let file = if group.join(v1).exists() { group.join(v1) } else { group.join(v2) };
-        std::fs::read_to_string(file).expect("file").trim().to_owned()
-    };
-    assert_eq!(read("memory", "memory.limit_in_bytes", "memory.max"), "67108864");
-    assert_eq!(read("pids", "pids.max", "pids.max"), "50");
-    assert_eq!(read("cpuset", "cpuset.cpus", "cpuset.cpus"), "0");
-    let quota = read("cpu", "cpu.cfs_quota_us", "cpu.max");
-    assert!(quota == "20000" || quota == "20000 50000", "{quota}");
+    let group = |controller: &str| container.cgroup(controller).expect("cgroup");
+    group("memory").is(("memory.limit_in_bytes", "67108864"), ("memory.max", "67108864"));
+    assert_eq!(group("pids").read("pids.max"), "50");
+    assert_eq!(group("cpuset").read("cpuset.cpus"), "0");
+    group("cpu").is(("cpu.cfs_quota_us", "20000"), ("cpu.max", "20000 50000"));
     container.start().ok();
     let pid = container.state()["pid"].to_string();
     for controller in ["memory", "pids", "cpuset", "cpu"] {
-        let procs = read(controller, "cgroup.procs", "cgroup.procs");
+        let procs = group(controller).read("cgroup.procs");
         assert!(procs.lines().any(|line| line == pid), "{controller}: {procs}");
     }
+}
+
+/// Whether the tree of version 2 limits huge pages; says why not.
+fn has_huge_pages() -> bool {
+    let list = common::unified().map(|mount| std::fs::read_to_string(mount.join("cgroup.controllers")).expect("list"));
+    let has = list.is_some_and(|list| list.split_whitespace().any(|controller| controller == "hugetlb"));
+    if !has {
+        println!("SKIP: no cgroup2 with the hugetlb controller");
+    }
+    has
 }
 
 /// On a hybrid host a controller may live in the version 2 tree alone; the process is cloned into it.
@@ -314,19 +319,16 @@ fn limits_in_both_versions() {
     if !can_run() {
         return;
     }
-    let unified = std::path::Path::new("/sys/fs/cgroup/unified");
-    let controllers = std::fs::read_to_string(unified.join("cgroup.controllers")).unwrap_or_default();
-    if !controllers.contains("hugetlb") {
-        return println!("SKIP: no hybrid host with the hugetlb controller in version 2");
+    if !has_huge_pages() {
+        return;
     }
     let resources =
         json!({"devices": [], "pids": {"limit": 9}, "hugepageLimits": [{"pageSize": "2MB", "limit": 2_097_152}]});
     let container = Container::new("exec sleep 1000").set("/linux/resources", resources);
     container.create().ok();
-    let group = unified.join("orlop").join(&container.id);
-    assert_eq!(std::fs::read_to_string(group.join("hugetlb.2MB.max")).expect("limit").trim(), "2097152");
-    let pid = container.state()["pid"].to_string();
-    assert_eq!(std::fs::read_to_string(group.join("cgroup.procs")).expect("procs").trim(), pid);
+    let group = container.cgroup("hugetlb").expect("cgroup");
+    assert_eq!(group.read("hugetlb.2MB.max"), "2097152");
+    assert_eq!(group.read("cgroup.procs"), container.state()["pid"].to_string());
     container.start().ok();
     assert!(container.exec("cat /proc/self/cgroup").ok().contains("0::/\n"));
 }
@@ -459,21 +461,18 @@ fn exec_in_a_container_that_manages_cgroups_of_version_2() {
     if !can_run() {
         return;
     }
-    let mount = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(std::path::Path::new);
-    let Some(mount) = mount.into_iter().find(|mount| mount.join("cgroup.controllers").exists()) else {
-        return println!("SKIP: no cgroup2 is mounted");
-    };
+    if !has_huge_pages() {
+        return;
+    }
     let resources = json!({"devices": [], "hugepageLimits": [{"pageSize": "2MB", "limit": 2_097_152}]});
     let container = Container::new("exec sleep 1000").set("/linux/resources", resources);
     container.create().ok();
     container.start().ok();
-    let group = mount.join("orlop").join(&container.id);
-    if !group.join("hugetlb.2MB.max").exists() {
-        return println!("SKIP: cgroup2 has no hugetlb controller here");
-    }
+    let group = container.cgroup("hugetlb").expect("cgroup");
     assert!(container.exec("cat /proc/self/cgroup").ok().contains("0::/\n"));
-    std::fs::create_dir(group.join("init")).expect("group");
-    std::fs::write(group.join("init/cgroup.procs"), container.state()["pid"].to_string()).expect("move");
-    std::fs::write(group.join("cgroup.subtree_control"), "+hugetlb").expect("controllers");
+    let path = |name: &str| group.path().join(name);
+    std::fs::create_dir(path("init")).expect("group");
+    std::fs::write(path("init/cgroup.procs"), container.state()["pid"].to_string()).expect("move");
+    std::fs::write(path("cgroup.subtree_control"), "+hugetlb").expect("controllers");
     assert!(container.exec("cat /proc/self/cgroup").ok().contains("0::/init\n"));
 }

@@ -48,6 +48,7 @@ fn detached_overlay() {
     let runtime = Runtime::new(container.root());
     let (stdio, output) = stdio();
     let mut options = CreateOptions::new(&container.id, container.folder.path());
+    options.systemd_cgroup = common::by_systemd();
     options.rootfs = Rootfs::Overlay { lower: vec![top, base.clone()], upper: Some(upper.clone()), work: Some(work) };
     options.stdio = stdio;
     let created = runtime.create(options).expect("create");
@@ -74,6 +75,7 @@ fn exec_and_kill() {
     let runtime = Runtime::new(container.root());
     let (first, _output) = stdio();
     let mut options = CreateOptions::new(&container.id, container.folder.path());
+    options.systemd_cgroup = common::by_systemd();
     options.stdio = first;
     let created = runtime.create(options).expect("create");
     runtime.start(&container.id).expect("start");
@@ -118,6 +120,7 @@ fn a_waiting_container_holds_no_foreign_descriptors() {
     let runtime = Runtime::new(container.root());
     let (stdio, _output) = stdio();
     let mut options = CreateOptions::new(&container.id, container.folder.path());
+    options.systemd_cgroup = common::by_systemd();
     options.stdio = stdio;
     let created = runtime.create(options).expect("create");
     drop(writer);

@@ -4,6 +4,7 @@
 mod bundle;
 mod node;
 mod runtime;
+mod suites;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -39,18 +40,57 @@ fn main() -> ExitCode {
         println!("SKIP: {why}");
         return ExitCode::SUCCESS;
     }
-    let chosen: Vec<Case> =
-        cases().into_iter().filter(|(name, _)| arguments.list || is_chosen(&arguments, name)).collect();
+    match trials(&arguments) {
+        Ok(trials) => libtest_mimic::run(&arguments, trials).exit_code(),
+        Err(error) => {
+            eprintln!("{error:?}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What is asked for, with its outcomes unless it is only to be listed.
+fn trials(arguments: &Arguments) -> Result<Vec<Trial>> {
+    let is_chosen = |name: &str| arguments.list || is_chosen(arguments, name);
+    let mut chosen: Vec<Chosen> = cases().into_iter().map(|(name, _)| Chosen::Case(name)).collect();
+    chosen.extend(suites::wanted()?.into_iter().map(Chosen::Suite));
+    chosen.retain(|case| is_chosen(&case.name()));
     let outcomes = if arguments.list || chosen.is_empty() { Ok(Vec::new()) } else { boot(&chosen) };
     let mut outcomes = outcomes.map(Vec::into_iter).map_err(|error| format!("{error:#}"));
-    let trials = chosen.iter().map(|&(name, _)| {
+    let trial = |case: Chosen| {
         let outcome = match &mut outcomes {
             Ok(outcomes) => outcomes.next().ok_or_else(|| "no outcome".to_owned()),
             Err(error) => Err(error.clone()),
         };
-        Trial::test(name, move || judge(&outcome?).map_err(|error| Failed::from(format!("{error:#}"))))
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+        let name = case.name();
+        Trial::test(name, move || case.judge(&outcome?).map_err(|error| Failed::from(format!("{error:#}"))))
+    };
+    Ok(chosen.into_iter().map(trial).collect())
+}
+
+/// One program for the guest, and what to make of its outcome.
+#[derive(Clone)]
+enum Chosen {
+    /// This program with the name of a case.
+    Case(&'static str),
+    /// A program of the runtime's own tests.
+    Suite(suites::Suite),
+}
+
+impl Chosen {
+    fn name(&self) -> String {
+        match self {
+            Chosen::Case(name) => (*name).to_owned(),
+            Chosen::Suite(suite) => suite.name(),
+        }
+    }
+
+    fn judge(&self, outcome: &Outcome) -> Result<()> {
+        match self {
+            Chosen::Case(_) => judge(outcome),
+            Chosen::Suite(_) => suites::judge(outcome),
+        }
+    }
 }
 
 /// As libtest-mimic chooses: a guest is not asked for what nobody wants to know.
@@ -59,7 +99,7 @@ fn is_chosen(arguments: &Arguments, name: &str) -> bool {
     arguments.filter.as_deref().is_none_or(fits) && !arguments.skip.iter().any(|pattern| fits(pattern))
 }
 
-fn boot(cases: &[Case]) -> Result<Vec<Outcome>> {
+fn boot(chosen: &[Chosen]) -> Result<Vec<Outcome>> {
     let mut guest = Guest::new()?;
     let test = format!("{BIN}/orlop-vm-test");
     guest.file(&test, 0o755, &std::env::current_exe().context("find the running test")?)?;
@@ -68,9 +108,14 @@ fn boot(cases: &[Case]) -> Result<Vec<Outcome>> {
     }
     let unit = programs::repository().join("dist/orlop.service");
     guest.file("/etc/systemd/system/orlop.service", 0o644, &unit)?;
-    for (name, _) in cases {
-        guest.program(&[&test, IN_GUEST, name], Duration::from_mins(2))?;
+    for case in chosen {
+        if let Chosen::Case(name) = case {
+            guest.program(&[&test, IN_GUEST, name], Duration::from_mins(2))?;
+        }
     }
+    // After those, as they are in `chosen`.
+    let suites = chosen.iter().filter_map(|case| if let Chosen::Suite(suite) = case { Some(suite) } else { None });
+    suites::add(&mut guest, &suites.cloned().collect::<Vec<_>>())?;
     guest.run()
 }
 

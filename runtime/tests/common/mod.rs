@@ -1,6 +1,10 @@
 //! Containers from real bundles: busybox as the root filesystem. When a test ends, everything that its
 //! container held must be gone from the host.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
+
+mod cgroups;
+
+pub(crate) use cgroups::{Group, by_systemd, is_unified, unified};
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -26,6 +30,11 @@ pub(crate) fn can_run() -> bool {
     root && Path::new("/bin/busybox").exists()
 }
 
+/// A temporary folder. Not below /tmp, where there may be no devices.
+pub(crate) fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("orlop-runtime-").tempdir_in("/var/tmp").expect("temporary folder")
+}
+
 /// A bundle, the container that may have been made from it, and the state folder it is in.
 pub(crate) struct Container {
     pub(crate) folder: tempfile::TempDir,
@@ -37,12 +46,11 @@ impl Container {
     /// A bundle whose program is a line of shell.
     pub(crate) fn new(script: &str) -> Container {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let folder = tempfile::Builder::new().prefix("orlop-runtime-").tempdir().expect("temporary folder");
+        let folder = folder();
         let id = format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         make_rootfs(&folder.path().join("rootfs"));
-        // Where `cgroup` and `left_behind` look.
-        let path = json!(format!("/orlop/{id}"));
-        Container { folder, id, spec: spec(script) }.set("/linux/cgroupsPath", path)
+        let path = cgroups::path(&id);
+        Container { folder, id, spec: spec(script) }.set("/linux/cgroupsPath", json!(path))
     }
 
     pub(crate) fn rootfs(&self) -> PathBuf {
@@ -71,6 +79,9 @@ impl Container {
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program());
+        if by_systemd() {
+            command.arg("--systemd-cgroup");
+        }
         command.arg("--root").arg(self.root()).args(args).stdin(Stdio::null());
         command
     }
@@ -130,11 +141,10 @@ impl Container {
         self.state()["status"].as_str().expect("status").to_owned()
     }
 
-    /// The container's folder below a mounted cgroup controller; `None` when the host has it elsewhere.
-    pub(crate) fn cgroup(&self, controller: &str) -> Option<PathBuf> {
-        let v1 = Path::new("/sys/fs/cgroup").join(controller);
-        let base = if v1.is_dir() { v1 } else { PathBuf::from("/sys/fs/cgroup") };
-        Some(base.join("orlop").join(&self.id)).filter(|path| path.is_dir())
+    /// The container's group of a controller, where its process is; `None` when it is in none of its own, or this
+    /// host has no such controller.
+    pub(crate) fn cgroup(&self, controller: &str) -> Option<Group> {
+        Group::of(&self.state()["pid"].to_string(), controller, &self.id)
     }
 
     /// What of this container is still on the host.
@@ -146,13 +156,7 @@ impl Container {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
         let folder = self.folder.path().to_str().expect("path");
         left.extend(mounts.lines().filter(|line| line.contains(folder)).map(|line| format!("mount {line}")));
-        let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
-        for base in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
-            let group = base.join("orlop").join(&self.id);
-            if group.exists() {
-                left.push(format!("cgroup {}", group.display()));
-            }
-        }
+        left.extend(cgroups::left_behind(&self.id));
         left
     }
 }

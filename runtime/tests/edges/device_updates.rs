@@ -22,8 +22,7 @@ fn update(container: &Container, rules: &Value) -> crate::common::Ran {
 
 fn list(container: &Container) -> Option<Vec<String>> {
     let group = container.cgroup("devices")?;
-    let text = std::fs::read_to_string(group.join("devices.list")).ok()?;
-    Some(text.lines().map(str::to_owned).collect())
+    Some(group.has("devices.list").then(|| group.read("devices.list"))?.lines().map(str::to_owned).collect())
 }
 
 fn deny_all_but(rules: &[Value]) -> Value {
