@@ -258,30 +258,35 @@ fn transmit(socket: &OwnedFd, report: &Report, descriptor: Option<BorrowedFd<'_>
 
 fn receive(socket: &OwnedFd, patience: &mut Patience) -> Result<Option<(Report, Option<OwnedFd>)>, Failure> {
     let from = INIT;
-    let mut bytes = vec![0; MAX_MESSAGE];
-    let mut space = nix::cmsg_space!([RawFd; 1]);
-    let (length, descriptor) = loop {
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags) {
+    // Most messages are a word: the space is made when the length is known.
+    let length = loop {
+        match recv(socket.as_raw_fd(), &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC) {
             Err(Errno::EINTR) => (),
             Err(Errno::EAGAIN) => patience.look()?,
             Err(Errno::ECONNRESET) => return Ok(None),
-            Err(errno) => return Err(Failure::new(STEP, from, errno)),
-            Ok(message) => {
-                let mut descriptor = None;
-                for control in message.cmsgs().at(STEP, from)? {
-                    if let ControlMessageOwned::ScmRights(fds) = control {
-                        descriptor = fds.into_iter().map(owned).next();
-                    }
-                }
-                break (message.bytes, descriptor);
-            }
+            result => break result.at(STEP, from)?,
         }
     };
     if length == 0 {
         return Ok(None);
     }
+    let mut bytes = vec![0; length.min(MAX_MESSAGE)];
+    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = loop {
+        match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags) {
+            Err(Errno::EINTR) => (),
+            result => break result.at(STEP, from)?,
+        }
+    };
+    let mut descriptor = None;
+    for control in message.cmsgs().at(STEP, from)? {
+        if let ControlMessageOwned::ScmRights(fds) = control {
+            descriptor = fds.into_iter().map(owned).next();
+        }
+    }
+    let length = message.bytes;
     let report = serde_json::from_slice(&bytes[..length])
         .map_err(|error| Failure::refused(STEP, from, format!("not understood: {error}")))?;
     Ok(Some((report, descriptor)))

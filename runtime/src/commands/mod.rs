@@ -17,6 +17,7 @@ mod state;
 mod update;
 mod wait;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -36,6 +37,15 @@ type Failure = Box<dyn std::error::Error>;
 #[command(name = "orlop-runtime", version = VERSION, max_term_width = 100, args_override_self = true)]
 #[command(arg_required_else_help = true, disable_version_flag = true)]
 pub(crate) struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The flags of all verbs.
+#[derive(Debug, Args)]
+struct Globals {
     /// The folder that holds the state of all containers; a tmpfs
     #[arg(long, global = true, default_value = "/run/orlop/runtime", value_name = "FOLDER")]
     root: PathBuf,
@@ -57,8 +67,6 @@ pub(crate) struct Cli {
     /// Print the version, and that of the specification
     #[arg(short, long, action = ArgAction::Version)]
     version: Option<bool>,
-    #[command(subcommand)]
-    command: Command,
 }
 
 /// The text of `--version` after the name; callers of runc look for the word `version`, and for the line that
@@ -97,6 +105,21 @@ enum Command {
     Spec(spec::Spec),
     /// Print what this runtime can do as JSON
     Features(features::Features),
+}
+
+/// The definition of one verb, without what its help would say.
+fn verb(name: &str) -> Option<clap::Command> {
+    let empty = |name: &'static str| clap::Command::new(name);
+    Some(match name {
+        "create" => create::Create::augment_args(empty("create")),
+        "start" => start::Start::augment_args(empty("start")),
+        "state" => state::State::augment_args(empty("state")),
+        "kill" => kill::Kill::augment_args(empty("kill")),
+        "delete" => delete::Delete::augment_args(empty("delete")),
+        "run" => run::Run::augment_args(empty("run")),
+        "exec" => exec::Exec::augment_args(empty("exec")),
+        _ => return None,
+    })
 }
 
 /// What create and run have in common.
@@ -174,8 +197,12 @@ struct Context {
 /// Does what the arguments ask for; the exit code is 1 for an error, and 255 for one of `exec`, whose other codes
 /// are those of the program.
 pub(crate) fn run() -> ExitCode {
+    let given: Vec<OsString> = std::env::args_os().collect();
+    if let Some(cli) = of_one_verb(&given) {
+        return cli.run();
+    }
     let mut command = Cli::command();
-    let arguments = arguments::rewrite(&command, std::env::args_os());
+    let arguments = arguments::rewrite(&command, given.into_iter());
     let parsed = command.try_get_matches_from_mut(&arguments);
     match parsed.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches)) {
         Ok(cli) => cli.run(),
@@ -187,9 +214,23 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
+/// Understands arguments that are right and use one of the verbs that are called for each container. The
+/// definition of all verbs takes a third of a megabyte, which is most of what such a call would touch. `None` is
+/// for everything else: help, mistakes, and the rest of the verbs.
+fn of_one_verb(given: &[OsString]) -> Option<Cli> {
+    // A value that looks like a verb comes to nothing: the true one is unknown then.
+    let verb = given.iter().skip(1).find_map(|word| verb(word.to_str()?))?;
+    let mut command = clap::Command::new(env!("CARGO_PKG_NAME")).version(VERSION);
+    command = command.args_override_self(true).disable_version_flag(true);
+    command = Globals::augment_args(command).subcommand_required(true).subcommand(verb);
+    let arguments = arguments::rewrite(&command, given.iter().cloned());
+    let mut matches = command.try_get_matches_from_mut(&arguments).ok()?;
+    Cli::from_arg_matches_mut(&mut matches).ok()
+}
+
 impl Cli {
     fn run(self) -> ExitCode {
-        if let Err(why) = log::open(self.log.as_deref(), self.log_format) {
+        if let Err(why) = log::open(self.globals.log.as_deref(), self.globals.log_format) {
             log::error(&why);
             return ExitCode::FAILURE;
         }
@@ -201,15 +242,15 @@ impl Cli {
     }
 
     fn run_command(self) -> Result<ExitCode, Failure> {
-        let rootless = self.rootless == "true";
+        let rootless = self.globals.rootless == "true";
         if rootless && !matches!(self.command, Command::Spec(_)) {
             return Err("--rootless is not supported: run as root".into());
         }
         if matches!(self.command, Command::Create(_) | Command::Run(_) | Command::Exec(_)) {
             orlop_runtime::run_from_read_only_mount()?;
         }
-        let runtime = Runtime::new(self.root).on_warning(log::warning);
-        let cli = Context { runtime, systemd_cgroup: self.systemd_cgroup };
+        let runtime = Runtime::new(self.globals.root).on_warning(log::warning);
+        let cli = Context { runtime, systemd_cgroup: self.globals.systemd_cgroup };
         match self.command {
             Command::Create(verb) => verb.run(&cli),
             Command::Start(verb) => verb.run(&cli),
@@ -226,6 +267,43 @@ impl Cli {
             Command::Events(verb) => verb.run(&cli),
             Command::Spec(verb) => verb.run(rootless),
             Command::Features(_) => features::Features::run(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is understood by one verb's definition is what all of them together make of it.
+    #[test]
+    fn one_verb_is_as_good_as_all() {
+        let understood = |line: &str| {
+            let given: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let full = {
+                let mut command = Cli::command();
+                let arguments = arguments::rewrite(&command, given.iter().cloned());
+                let matches = command.try_get_matches_from_mut(&arguments);
+                matches.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches)).ok()
+            };
+            (of_one_verb(&given).map(|cli| format!("{cli:?}")), full.map(|cli| format!("{cli:?}")))
+        };
+        for line in [
+            "r create -b /b a",
+            "r --root run --log-format json start a",
+            "r -root /x state a",
+            "r kill -a a KILL",
+            "r delete --force a",
+            "r run --detach=true --preserve-fds 2 a",
+            "r --systemd-cgroup exec -t -e A=b a sh -c true",
+        ] {
+            let (one, full) = understood(line);
+            assert!(full.is_some(), "{line}");
+            // A folder called like a verb is left to the definition of all.
+            assert!(one == full || (line.contains("--root run") && one.is_none()), "{line}: {one:?}");
+        }
+        for line in ["r run", "r run --nosuch a", "r create --help", "r list", "r --root run list", "r", "r nosuch"] {
+            assert_eq!(understood(line).0, None, "{line}");
         }
     }
 }
