@@ -1,13 +1,14 @@
 //! create: from the configuration to a process that waits at the gate.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::unistd::Pid;
 use oci_spec::runtime::{Linux, Spec};
 
-use crate::cgroups::{Below, Cgroups, Place};
+use crate::cgroups::{Below, Cgroups, Lenience, Place};
 use crate::child::Child;
 use crate::error::{Context, Error, Failure};
 use crate::handshake::{self, CallerEnd, Gate, Go, Patience, Report};
@@ -22,8 +23,8 @@ use crate::resctrl::Resctrl;
 use crate::seccomp::Listener;
 use crate::status::{State, Status};
 use crate::store::{self, Folder, Record};
-use crate::sys::ns;
-use crate::{Runtime, config, devices, document, hooks, net_devices, rootfs, sys, validate};
+use crate::user_namespace::{Caller, hinder};
+use crate::{Runtime, config, devices, document, hooks, net_devices, rootfs, sys, user_namespace, validate};
 
 /// A configuration that was read and checked, with what belongs to it.
 struct Checked {
@@ -68,6 +69,7 @@ impl Runtime {
         };
         validate::check(&spec)?;
         check_console(opts, &spec)?;
+        user_namespace::check(&spec, Caller::current())?;
         let rootfs = bundle.join(spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path()));
         Ok(Checked { spec, config, bundle, rootfs })
     }
@@ -83,13 +85,17 @@ impl Runtime {
         let linux = spec.linux().as_ref().ok_or_else(|| Error::invalid("linux", "it is missing"))?;
         let resources = linux.resources().as_ref();
         let place = Place::new(linux.cgroups_path().as_deref(), &opts.id)?;
-        record.cgroups = Cgroups::plan(self.cgroup_layout()?, &place, resources)?;
+        let lenience = Lenience::new(opts.rootless, linux.cgroups_path().as_deref());
+        record.cgroups = Cgroups::plan(self.cgroup_layout()?, &place, resources, lenience)?;
         record.resctrl = Resctrl::plan(linux, &opts.id)?;
         let pid_file = opts.pid_file.clone();
         let (console, pidfd_socket) = (opts.console_socket.clone(), opts.pidfd_socket.clone());
         // From here on things are made: first the record of what will have to be removed.
         folder.write_record(record)?;
-        record.cgroups.create(resources)?;
+        let lent = record.cgroups.create(resources, lenience)?;
+        if !lent.0.is_empty() {
+            folder.write_record(record)?;
+        }
         // Says, by being there, that the cgroups are ours.
         folder.write_config(&checked.config)?;
         if let (Some(resctrl), Some(wanted)) = (&record.resctrl, linux.intel_rdt()) {
@@ -98,19 +104,25 @@ impl Runtime {
 
         let (caller, process) = handshake::pair()?;
         let mut plan = plan(self, record, folder, opts, checked, linux, process)?;
+        plan.cgroups.lent = lent;
         record.own_pid_namespace = plan.namespaces.has_own_pid();
-        let user = match &plan.namespaces {
-            namespaces if namespaces.has_new_user() => InUser::New,
-            namespaces if namespaces.joins_user() => InUser::Joined,
-            _ => InUser::Host,
-        };
+        if record.cgroups.0.is_empty() && !record.own_pid_namespace {
+            (self.warn)(
+                "a container with neither a cgroup nor a process namespace of its own: processes that its own ones \
+                 leave behind cannot be found and killed",
+            );
+        }
+        let in_new_user = plan.namespaces.has_new_user();
+        if in_new_user {
+            plan.process.give_pipes(linux.uid_mappings().as_deref().unwrap_or_default());
+        }
         let (pid, pidfd) = clone(&mut plan)?;
         let mut child = Child::new(pid, pidfd);
         drop(plan);
         if let Some(path) = pidfd_socket {
             handshake::send_pidfd(&path, "standard", child.pidfd()?)?;
         }
-        let terminal = accompany(&mut child, &caller, record, spec, linux, user)?;
+        let terminal = accompany(&mut child, &caller, record, spec, linux, in_new_user)?;
         let terminal = hand_over(terminal, console.as_deref())?;
 
         record.pid = child.pid.as_raw();
@@ -135,14 +147,6 @@ impl Runtime {
     }
 }
 
-/// The user namespace of a container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum InUser {
-    Host,
-    New,
-    Joined,
-}
-
 /// Answers the new process until it is ready.
 fn accompany(
     child: &mut Child,
@@ -150,19 +154,16 @@ fn accompany(
     record: &Record,
     spec: &Spec,
     linux: &Linux,
-    user: InUser,
+    in_new_user: bool,
 ) -> Result<Option<OwnedFd>, Error> {
-    if user != InUser::Host {
-        if user == InUser::New {
-            map_user(child.pid, linux)?;
-        }
+    if in_new_user {
+        user_namespace::map(child.pid, linux, Caller::current())?;
         if let Some(score) = spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj) {
-            // Only the host's root may write this file of a process that others may not look into.
-            ProcFs::open()?.write(&format!("{}/oom_score_adj", child.pid), &score.to_string())?;
+            // Only the host's root may lower it, or write this file of a process that others may not look into.
+            let written = ProcFs::open()?.write(&format!("{}/oom_score_adj", child.pid), &score.to_string());
+            written.map_err(|failure| failure.note("process.oomScoreAdj: lowering it needs CAP_SYS_RESOURCE"))?;
         }
-        if user == InUser::New {
-            caller.tell(Go::Mapped)?;
-        }
+        caller.tell(Go::Mapped)?;
     }
     if net_devices::wanted(linux) {
         net_devices::move_all(linux, child.pid)?;
@@ -251,9 +252,10 @@ fn plan(
     };
     let process = ProcessPlan::new(request, runtime.warn)?;
     let label = linux.mount_label().as_deref().filter(|label| !label.is_empty());
-    let mounts = spec.mounts().iter().flatten().map(|mount| PlannedMount::new(mount, &checked.bundle, label));
+    let mounts = spec.mounts().iter().flatten().map(|mount| PlannedMount::new(mount, &checked.bundle, label, linux));
     let mut mounts = mounts.collect::<Result<Vec<_>, _>>()?;
     mounts::prepare_idmapped(&mut mounts, linux)?;
+    mounts::open_sources(&mut mounts, linux)?;
     let pairs = linux.sysctl().iter().flatten().map(|(name, value)| (name.clone(), value.clone()));
     let given = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
     if opts.no_pivot && linux.rootfs_propagation().as_deref() == Some("shared") {
@@ -261,11 +263,13 @@ fn plan(
         return Err(Error::unsupported("--no-pivot with shared propagation", why));
     }
     let propagation = linux.rootfs_propagation().as_deref().filter(|text| !text.is_empty());
+    let namespaces = Namespaces::plan(linux)?;
     Ok(InitPlan {
         process,
-        namespaces: Namespaces::plan(linux)?,
+        open: namespaces.has_new_user() && !namespaces.joins_any() && Caller::current().is_ordinary(),
+        namespaces,
         entrance: record.entrance(&Below::default())?,
-        cgroups: record.cgroups.clone(),
+        cgroups: mounts::CgroupView { own: record.cgroups.clone(), lent: Cgroups::default() },
         rootfs: checked.rootfs.clone(),
         detached: rootfs::mount_detached(&opts.rootfs)?,
         read_only: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
@@ -289,13 +293,16 @@ fn plan(
 /// Clones the container's first process, which goes its own way.
 fn clone(plan: &mut InitPlan) -> Result<(Pid, OwnedFd), Error> {
     let guard = plan.namespaces.for_children()?;
+    let object = "the container's process";
     if plan.namespaces.joins_user() {
-        let cloned = clone_in_user_namespace(plan);
+        // Its new namespaces are to belong to the user namespace that is there already.
+        let fork = |plan: &InitPlan| sys::clone_process(0, plan.entrance.unified());
+        let cloned = user_namespace::clone_ahead(plan, fork, plan.namespaces.clone, init::go_ahead, init::run);
         drop(guard);
-        return cloned;
+        return cloned.at("clone", object)?;
     }
     let cloned = sys::clone_process(plan.namespaces.clone, plan.entrance.unified());
-    match cloned.at("clone", "the container's process")? {
+    match cloned.at("clone", object).map_err(|failure| why_not_cloned(failure, plan))? {
         Some(child) => {
             drop(guard);
             Ok(child)
@@ -304,48 +311,15 @@ fn clone(plan: &mut InitPlan) -> Result<(Pid, OwnedFd), Error> {
     }
 }
 
-/// Clones the container's first process in a user namespace that is there already, so that its new namespaces
-/// belong to that one. Nobody comes back from there, so a process goes ahead: the container's is its sibling.
-fn clone_in_user_namespace(plan: &mut InitPlan) -> Result<(Pid, OwnedFd), Error> {
-    let (caller, process) = handshake::pair()?;
-    let cloned = sys::clone_process(0, plan.entrance.unified());
-    let Some((pid, pidfd)) = cloned.at("clone", "the container's process")? else {
-        drop(caller);
-        let joined = plan.namespaces.user.as_ref().map_or(Ok(()), |user| sys::setns(user, ns::USER));
-        let cloned = joined.at("join", "user namespace").and_then(|()| {
-            sys::clone_sibling(plan.namespaces.clone).at("clone", "the container's process in its user namespace")
-        });
-        let _ = match cloned {
-            Ok(None) => init::run(plan),
-            Ok(Some((_, pidfd))) => process.report(&Report::Ready, Some(pidfd.as_fd())),
-            Err(failure) => process.report(&Report::Failed(failure), None),
-        };
-        sys::exit_now(0)
-    };
-    let mut ahead = Child::new(pid, pidfd);
-    drop(process);
-    match caller.report(&mut Patience::new(pid.as_raw(), Some(Duration::ZERO)))? {
-        Some((Report::Ready, Some(pidfd))) => Ok((process_of(&pidfd)?, pidfd)),
-        Some((Report::Failed(failure), _)) => Err(failure.into()),
-        _ => Err(Error::InitDied(ahead.fate())),
+fn why_not_cloned(failure: Failure, plan: &InitPlan) -> Failure {
+    // Only a group can be closed to who makes a process in it.
+    if failure.errno == Errno::EACCES as i32 && plan.entrance.unified().is_some() {
+        return failure.note(
+            "its cgroup: the caller must be in a cgroup below one that is delegated to the user, and the container's \
+             too",
+        );
     }
-}
-
-/// The number that the process of a pidfd has here: who made it may be in another process namespace.
-fn process_of(pidfd: &OwnedFd) -> Result<Pid, Failure> {
-    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
-    let info = std::fs::read_to_string(&path).at("read", &path)?;
-    let number = info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok()).filter(|pid| *pid > 0);
-    number.map(Pid::from_raw).ok_or_else(|| Failure::refused("read", path, "the container's process has ended"))
-}
-
-/// Writes the mappings of a new user namespace (user_namespaces(7)).
-fn map_user(pid: Pid, linux: &Linux) -> Result<(), Failure> {
-    for (file, mappings) in [("uid_map", linux.uid_mappings()), ("gid_map", linux.gid_mappings())] {
-        let path = format!("/proc/{pid}/{file}");
-        std::fs::write(&path, mounts::id_map_lines(mappings.as_deref().unwrap_or_default())).at("write", &path)?;
-    }
-    Ok(())
+    if plan.namespaces.has_new_user() { hinder(failure) } else { failure }
 }
 
 /// Gives the terminal's master to whoever is to have it.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
+use nix::sys::stat::{Mode, SFlag, fstat, makedev, mknodat};
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 
@@ -92,7 +92,7 @@ pub(crate) fn make(root: &Root, nodes: &[Node]) -> Result<(), Failure> {
     // The mode is whole from the start: a chmod afterwards, by name, could be led to another file by whoever
     // shares a volume with this container.
     let umask = nix::sys::stat::umask(Mode::empty());
-    let made = nodes.iter().try_for_each(|node| make_node(root, &dev, node).at("make device", node.path.display()));
+    let made = nodes.iter().try_for_each(|node| make_node(root, &dev, node));
     nix::sys::stat::umask(umask);
     made?;
     for (name, target) in LINKS {
@@ -104,12 +104,30 @@ pub(crate) fn make(root: &Root, nodes: &[Node]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn make_node(root: &Root, dev: &OwnedFd, node: &Node) -> nix::Result<()> {
+/// Shows the host's node of the same path, if it is the one that is wanted; its owner and mode are the host's.
+fn bind_node(root: &Root, node: &Node) -> Result<(), Failure> {
+    let step = "bind device";
+    let object = || node.path.display().to_string();
+    let tree = sys::clone_tree(&node.path, false).at(step, object())?;
+    let stat = fstat(&tree).at(step, object())?;
+    let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+    if kind != node.kind || stat.st_rdev != makedev(node.major, node.minor) {
+        let (major, minor) = (node.major, node.minor);
+        let note = format!("devices cannot be made in a user namespace, and the host's is not {major}:{minor}");
+        return Err(Failure::refused(step, object(), note));
+    }
+    let target = root.make_file(&node.path).at(step, object())?;
+    sys::attach_mount(&tree, &target).at(step, object())
+}
+
+fn make_node(root: &Root, dev: &OwnedFd, node: &Node) -> Result<(), Failure> {
+    let step = "make device";
+    let object = || node.path.display().to_string();
     let parent;
     let (folder, name) = if node.path.parent() == Some(Path::new("/dev")) {
-        (dev, node.path.file_name().ok_or(Errno::EINVAL)?)
+        (dev, node.path.file_name().ok_or(Errno::EINVAL).at(step, object())?)
     } else {
-        let (folder, name) = root.make_parent(&node.path)?;
+        let (folder, name) = root.make_parent(&node.path).at(step, object())?;
         parent = folder;
         (&parent, name)
     };
@@ -117,16 +135,14 @@ fn make_node(root: &Root, dev: &OwnedFd, node: &Node) -> nix::Result<()> {
         Ok(()) => {
             if (node.uid, node.gid) != (0, 0) {
                 let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
-                fchownat(folder, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+                let owned = fchownat(folder, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW);
+                owned.at("give device", object())?;
             }
             Ok(())
         }
         Err(Errno::EEXIST) => Ok(()),
         // In a user namespace devices cannot be made: show the host's.
-        Err(Errno::EPERM) => {
-            let target = root.make_file(&node.path)?;
-            sys::attach_mount(sys::clone_tree(&node.path, false)?, &target)
-        }
-        Err(errno) => Err(errno),
+        Err(Errno::EPERM) => bind_node(root, node),
+        Err(errno) => Err(errno).at(step, object()),
     }
 }

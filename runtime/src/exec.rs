@@ -26,7 +26,7 @@ use crate::seccomp::Listener;
 use crate::status::Status;
 use crate::store::{self, Edition, Record};
 use crate::sys::{self, ns};
-use crate::{Runtime, inherited, lifecycle, validate};
+use crate::{Runtime, inherited, lifecycle, user_namespace, validate};
 
 struct ExecPlan {
     process: ProcessPlan,
@@ -38,6 +38,8 @@ struct ExecPlan {
     namespaces: u64,
     /// The root of that process, when the container has no mount namespace whose root it would be.
     root: Option<OwnedFd>,
+    /// Whether one of them is a user namespace.
+    enters_user: bool,
     cpus: ExecCpus,
     caller: ProcessEnd,
 }
@@ -119,13 +121,15 @@ impl Runtime {
             Some(linux) if inherited::has_mounts_of_host(linux) => Some(inherited::root_of(record.pid, &init)?),
             _ => None,
         };
+        let namespaces = other_namespaces(record.pid)?;
         Ok(ExecPlan {
             process,
             root,
             follow_init: opts.cgroup.is_none(),
             entrance: record.entrance(&below)?,
             init,
-            namespaces: other_namespaces(record.pid)?,
+            namespaces,
+            enters_user: namespaces & ns::USER != 0,
             cpus: schedule::exec_cpus(opts.process.exec_cpu_affinity().as_ref())?,
             caller,
         })
@@ -212,14 +216,21 @@ fn is_own(pid: i32, name: &str) -> Result<bool, Failure> {
 }
 
 fn clone(record: &Record, plan: &mut ExecPlan) -> Result<(nix::unistd::Pid, OwnedFd), Error> {
-    let guard = if is_own(record.pid, "pid")? {
-        None
-    } else {
+    let mut guard = None;
+    // Whether the process namespace is closed to the caller, and open to root of the user namespace.
+    let mut closed = false;
+    if !is_own(record.pid, "pid")? {
         let path = format!("/proc/{}/ns/pid", record.pid);
         let namespace = File::open(&path).at("open namespace", path)?;
-        Some(ChildNamespaces::join_pid(&namespace.into())?)
-    };
+        match ChildNamespaces::join_pid(&namespace.into()) {
+            Err(failure) if failure.errno == Errno::EPERM as i32 && plan.enters_user => closed = true,
+            joined => guard = Some(joined?),
+        }
+    }
     let cpus = plan.cpus.initial.as_ref().map(Cpus::lend).transpose()?;
+    if closed {
+        return clone_closed(record, plan);
+    }
     let mut cloned = sys::clone_process(0, plan.entrance.unified());
     if plan.follow_init && matches!(cloned, Err(Errno::EBUSY)) {
         // A group of version 2 that has handed its controllers to groups below takes no process any more: the
@@ -236,6 +247,23 @@ fn clone(record: &Record, plan: &mut ExecPlan) -> Result<(nix::unistd::Pid, Owne
     }
 }
 
+/// Clones a process for a container that only root of its user namespace may enter, as an ordinary user is.
+fn clone_closed(record: &Record, plan: &mut ExecPlan) -> Result<(nix::unistd::Pid, OwnedFd), Error> {
+    let enter = |plan: &mut ExecPlan| {
+        plan.process.set_oom_score(&ProcFs::open()?)?;
+        sys::set_dumpable(false).at("protect", "the new process")?;
+        plan.namespaces &= !ns::USER;
+        sys::setns(&plan.init, ns::USER | ns::PID).at("join", "the container's user and process namespaces")
+    };
+    let fork = |plan: &ExecPlan| sys::clone_process(0, plan.entrance.unified());
+    let mut cloned = user_namespace::clone_ahead(plan, fork, 0, enter, run);
+    if plan.follow_init && matches!(cloned, Err(Errno::EBUSY)) {
+        plan.entrance.unify(&record.cgroups.unified_group_of(record.pid)?)?;
+        cloned = user_namespace::clone_ahead(plan, fork, 0, enter, run);
+    }
+    cloned.at("clone", "a process for the container")?
+}
+
 /// Runs in the clone and does not return.
 fn run(plan: &mut ExecPlan) -> ! {
     let failure = match set_up(plan) {
@@ -250,19 +278,21 @@ fn set_up(plan: &mut ExecPlan) -> Result<(), Failure> {
     let mut keep = vec![plan.init.as_raw_fd(), plan.caller.as_fd().as_raw_fd()];
     keep.extend(plan.entrance.fds());
     keep.extend(plan.root.iter().map(AsRawFd::as_raw_fd));
-    plan.process.begin(keep)?;
+    plan.process.begin(keep, false)?;
     let proc = ProcFs::open()?;
     plan.entrance.enter()?;
     if let Some(cpus) = &plan.cpus.last {
         cpus.apply()?;
     }
-    plan.process.set_oom_score(&proc)?;
+    if plan.enters_user == (plan.namespaces & ns::USER != 0) {
+        // Else who went ahead did it.
+        plan.process.set_oom_score(&proc)?;
+    }
     if plan.namespaces != 0 {
         sys::setns(&plan.init, plan.namespaces).at("join", "the container's namespaces")?;
     }
-    if plan.namespaces & ns::USER != 0 {
-        sys::set_gid(0).at("become", "root of the user namespace")?;
-        sys::set_uid(0).at("become", "root of the user namespace")?;
+    if plan.enters_user {
+        user_namespace::become_root(&proc)?;
         sys::set_dumpable(false).at("protect", "the new process")?;
     }
     if let Some(root) = plan.root.take() {

@@ -60,6 +60,17 @@ pub(crate) fn open_process(pid: i32, start_time: u64) -> Option<OwnedFd> {
     (stat.start_time == start_time && !stat.has_ended()).then_some(pidfd)
 }
 
+/// The name of a user in /etc/passwd.
+pub(crate) fn user_name(uid: u32) -> Option<String> {
+    let passwd = std::fs::read("/etc/passwd").ok()?;
+    let named = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    };
+    String::from_utf8_lossy(&passwd).lines().find_map(named)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

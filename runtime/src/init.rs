@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Hooks;
 
-use crate::cgroups::{Cgroups, Entrance};
+use crate::cgroups::Entrance;
 use crate::devices::{self, Node};
 use crate::error::{Context, Failure};
 use crate::handshake::{Gate, Go, ProcessEnd, Report};
 use crate::hooks;
 use crate::inherited;
-use crate::mounts::{self, LateReadOnly, PlannedMount};
+use crate::mounts::{self, CgroupView, LateReadOnly, PlannedMount};
 use crate::namespaces::Namespaces;
 use crate::path::Root;
 use crate::process::ProcessPlan;
@@ -19,14 +19,18 @@ use crate::procfs::ProcFs;
 use crate::rootfs;
 use crate::status::{State, Status};
 use crate::sys::{self, ns};
+use crate::user_namespace;
 
 /// All that the first process needs, prepared and checked by its parent.
 #[derive(Debug)]
 pub(crate) struct InitPlan {
     pub(crate) process: ProcessPlan,
     pub(crate) namespaces: Namespaces,
+    /// Whether an ordinary user looks after the process, who may look into none that is closed: it is in a new
+    /// user namespace, joins nothing of others, and is mapped and entered by that user.
+    pub(crate) open: bool,
     pub(crate) entrance: Entrance,
-    pub(crate) cgroups: Cgroups,
+    pub(crate) cgroups: CgroupView,
     pub(crate) rootfs: PathBuf,
     pub(crate) detached: Option<OwnedFd>,
     pub(crate) read_only: bool,
@@ -77,12 +81,20 @@ pub(crate) fn run(plan: &mut InitPlan) -> ! {
     }
 }
 
+/// What a process does that goes ahead into a user namespace which is there already.
+pub(crate) fn go_ahead(plan: &mut InitPlan) -> Result<(), Failure> {
+    // Only outside may the score be lowered.
+    plan.process.set_oom_score(&ProcFs::open()?)?;
+    sys::set_dumpable(false).at("protect", "the new process")?;
+    plan.namespaces.go_ahead()
+}
+
 /// Everything up to the gate; returns the terminal's master.
 fn set_up(plan: &mut InitPlan) -> Result<Option<OwnedFd>, Failure> {
-    plan.process.begin(plan.fds())?;
+    plan.process.begin(plan.fds(), plan.open)?;
     let proc = ProcFs::open()?;
     plan.entrance.enter()?;
-    enter_namespaces(plan)?;
+    enter_namespaces(plan, &proc)?;
     if !plan.namespaces.has_new_user() && !plan.namespaces.joins_user() {
         plan.process.set_oom_score(&proc)?;
     }
@@ -108,19 +120,24 @@ fn set_up(plan: &mut InitPlan) -> Result<Option<OwnedFd>, Failure> {
     plan.entrance = Entrance::default();
     plan.namespaces = Namespaces::default();
     plan.process.settle(&proc, &plan.caller)?;
+    if plan.open {
+        // A change of the user closed it.
+        sys::set_dumpable(true).at("open", "the new process")?;
+    }
     Ok(terminal)
 }
 
-fn enter_namespaces(plan: &InitPlan) -> Result<(), Failure> {
+fn enter_namespaces(plan: &InitPlan, proc: &ProcFs) -> Result<(), Failure> {
     if plan.namespaces.has_new_user() {
         plan.caller.wait_for(Go::Mapped)?;
     }
     plan.namespaces.join()?;
     if plan.namespaces.has_new_user() || plan.namespaces.joins_user() {
-        sys::set_groups(&[]).at("drop", "supplementary groups")?;
-        sys::set_gid(0).at("become", "root of the user namespace")?;
-        sys::set_uid(0).at("become", "root of the user namespace")?;
-        sys::set_dumpable(false).at("protect", "the new process")?;
+        user_namespace::become_root(proc)?;
+        plan.namespaces.make_late()?;
+        if !plan.open {
+            sys::set_dumpable(false).at("protect", "the new process")?;
+        }
     }
     if plan.net_devices {
         plan.caller.wait_for(Go::Equipped)?;

@@ -22,6 +22,7 @@ mod hooks;
 mod identity;
 mod inherited;
 mod init;
+mod kin;
 mod lifecycle;
 mod mounts;
 mod namespaces;
@@ -40,6 +41,7 @@ mod status;
 mod store;
 mod sys;
 mod terminal;
+mod user_namespace;
 mod validate;
 mod watch;
 
@@ -54,6 +56,7 @@ pub use signal::{ParseSignalError, Signal};
 pub use status::{State, Status};
 pub use store::rfc3339;
 pub use terminal::copy_terminal_size;
+pub use user_namespace::is_nested as in_user_namespace;
 pub use watch::{Happening, Watch};
 
 use std::path::{Path, PathBuf};

@@ -7,12 +7,12 @@ use nix::unistd::Pid;
 use oci_spec::runtime::{Hooks, LinuxResources, Spec};
 
 use crate::create::state_of;
-use crate::error::{Error, Failure};
+use crate::error::{Context, Error, Failure};
 use crate::handshake::{Gate, Patience};
 use crate::identity::{ProcessStat, open_process};
 use crate::status::{State, Status};
 use crate::store::{self, Edition, Folder, Record};
-use crate::{Runtime, Signal, cgroups, hooks, sys};
+use crate::{Runtime, Signal, cgroups, hooks, kin, sys};
 
 /// How long a process may take to end after SIGKILL, in milliseconds.
 const DEATH_WITHIN: u32 = 10_000;
@@ -72,7 +72,16 @@ impl Runtime {
             return Err(Error::NotRunning(id.to_owned()));
         }
         let process = open_process(record.pid, record.start_time);
-        if all || (signal == Signal::KILL && !record.own_pid_namespace) {
+        let everybody = all || (signal == Signal::KILL && !record.own_pid_namespace);
+        if everybody && record.cgroups.0.is_empty() {
+            // Who has ended has left its number, perhaps to a stranger.
+            let signalled = if process.is_some() { kin::signal(&record, signal.number()) } else { Ok(0) };
+            return match signalled.at("kill", format!("the processes of container {id:?}"))? {
+                0 => Err(Error::NotRunning(id.to_owned())),
+                _ => Ok(()),
+            };
+        }
+        if everybody {
             return match (record.cgroups.pids()?.is_empty(), signal) {
                 (true, _) => Err(Error::NotRunning(id.to_owned())),
                 (false, Signal::KILL) => Ok(record.cgroups.kill_all()?),
@@ -177,7 +186,12 @@ impl Runtime {
 
     /// The processes in the container's cgroup, as the caller sees them.
     pub fn pids(&self, id: &str) -> Result<Vec<Pid>, Error> {
-        Ok(self.record(id)?.cgroups.pids()?)
+        let record = self.record(id)?;
+        if record.cgroups.0.is_empty() {
+            let lives = open_process(record.pid, record.start_time).is_some();
+            return Ok(if lives { kin::pids(&record) } else { Vec::new() });
+        }
+        Ok(record.cgroups.pids()?)
     }
 
     /// What a container that has a process uses, as `runc events` shows it below `data`.
@@ -241,6 +255,10 @@ pub(crate) fn status(record: &Record) -> Status {
 /// Kills the first process and waits until it ended.
 fn end_process(record: &Record) -> Result<(), Failure> {
     let Some(process) = open_process(record.pid, record.start_time) else { return Ok(()) };
+    if record.cgroups.0.is_empty() && !record.own_pid_namespace {
+        // What its first process leaves behind is found nowhere later.
+        let _ = kin::signal(record, libc::SIGKILL);
+    }
     match sys::pidfd_send_signal(&process, libc::SIGKILL) {
         Ok(()) | Err(nix::errno::Errno::ESRCH) => (),
         Err(errno) => return Err(Failure::new("kill", format!("process {}", record.pid), errno)),

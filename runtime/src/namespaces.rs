@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use nix::errno::Errno;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxTimeOffset};
 
 use crate::error::{Context, Error, Failure};
@@ -30,6 +31,10 @@ pub(crate) struct Namespaces {
     time: Option<OwnedFd>,
     /// Set in a time namespace before anything runs in it.
     time_offsets: Vec<String>,
+    /// Whether the new process makes its time namespace itself, being allowed to as root of its user namespace.
+    late_time: bool,
+    /// The same of its IPC namespace: the root of its mqueue belongs to who makes it.
+    late_ipc: bool,
 }
 
 pub(crate) fn flag(kind: LinuxNamespaceType) -> u64 {
@@ -87,33 +92,89 @@ impl Namespaces {
         self.clone & ns::USER != 0
     }
 
+    /// Whether a process is put into namespaces of others before or while it becomes the container's.
+    pub(crate) fn joins_any(&self) -> bool {
+        self.fds().next().is_some()
+    }
+
     /// Puts the caller's children into the process and time namespaces, until the guard goes.
+    ///
+    /// With a user namespace, what belongs to that one and is closed to the caller is left to its root: to the
+    /// process that goes ahead, and to the new process.
     pub(crate) fn for_children(&mut self) -> Result<ChildNamespaces, Failure> {
         let mut guard = ChildNamespaces::default();
-        if let Some(pid) = &self.pid {
-            guard.pid = Some(own("pid")?);
-            sys::setns(pid, ns::PID).at("join", "process namespace")?;
+        self.late_ipc = self.clone & ns::IPC != 0 && (self.has_new_user() || self.joins_user());
+        if self.late_ipc {
+            self.clone &= !ns::IPC;
         }
-        if let Some(time) = &self.time {
-            guard.time = Some(own("time")?);
-            sys::setns(time, ns::TIME).at("join", "time namespace")?;
+        if let Some(pid) = self.pid.take() {
+            let back = own("pid")?;
+            match sys::setns(&pid, ns::PID) {
+                Err(Errno::EPERM) if self.joins_user() => self.pid = Some(pid),
+                result => {
+                    result.at("join", "process namespace")?;
+                    guard.pid = Some(back);
+                }
+            }
+        }
+        if let Some(time) = self.time.take() {
+            let back = own("time")?;
+            match sys::setns(&time, ns::TIME) {
+                Err(Errno::EPERM) if self.joins_user() => self.joined.insert(0, (ns::TIME, time)),
+                result => {
+                    result.at("join", "time namespace")?;
+                    guard.time = Some(back);
+                }
+            }
         }
         if self.clone & ns::TIME != 0 && !self.time_offsets.is_empty() {
             self.clone &= !ns::TIME;
-            guard.time = Some(own("time")?);
-            sys::unshare(ns::TIME).at("make", "time namespace")?;
-            let path = "/proc/self/timens_offsets";
-            std::fs::write(path, self.time_offsets.concat()).at("write", path)?;
+            let back = own("time")?;
+            match sys::unshare(ns::TIME) {
+                Err(Errno::EPERM) if self.joins_user() || self.has_new_user() => self.late_time = true,
+                result => {
+                    result.at("make", "time namespace")?;
+                    guard.time = Some(back);
+                    self.set_time_offsets()?;
+                }
+            }
         }
         Ok(guard)
     }
 
-    /// Joins what the new process joins.
+    fn set_time_offsets(&self) -> Result<(), Failure> {
+        let path = "/proc/self/timens_offsets";
+        std::fs::write(path, self.time_offsets.concat()).at("write", path)
+    }
+
+    /// Joins the user namespace, and the process namespace for children if the caller could not.
+    pub(crate) fn go_ahead(&self) -> Result<(), Failure> {
+        if let Some(user) = &self.user {
+            sys::setns(user, ns::USER).at("join", "user namespace")?;
+        }
+        match &self.pid {
+            Some(pid) => sys::setns(pid, ns::PID).at("join", "process namespace"),
+            None => Ok(()),
+        }
+    }
+
+    /// Joins what the new process joins, and makes what it must make itself.
     pub(crate) fn join(&self) -> Result<(), Failure> {
         for (kind, fd) in &self.joined {
             sys::setns(fd, *kind).at("join", name(*kind))?;
         }
+        if self.late_time {
+            sys::unshare(ns::TIME).at("make", "time namespace")?;
+            self.set_time_offsets()?;
+            let own = open(Path::new("/proc/self/ns/time_for_children"))?;
+            sys::setns(own, ns::TIME).at("join", "its own time namespace")?;
+        }
         Ok(())
+    }
+
+    /// Makes what belongs to root of the user namespace, which the process has become.
+    pub(crate) fn make_late(&self) -> Result<(), Failure> {
+        if self.late_ipc { sys::unshare(ns::IPC).at("make", "IPC namespace") } else { Ok(()) }
     }
 
     pub(crate) fn joins_user(&self) -> bool {
@@ -139,6 +200,7 @@ fn name(kind: u64) -> &'static str {
         ns::IPC => "IPC namespace",
         ns::UTS => "UTS namespace",
         ns::CGROUP => "cgroup namespace",
+        ns::TIME => "time namespace",
         _ => "namespace",
     }
 }

@@ -32,6 +32,9 @@ pub struct CreateOptions {
     pub preserve_fds: u32,
     /// Ask systemd for the cgroup. Refused for now: it needs systemd's D-Bus interface.
     pub systemd_cgroup: bool,
+    /// Whether a container whose configuration names no cgroup goes without those that the caller may not make;
+    /// `None` lets an ordinary user's and a nested user namespace's.
+    pub rootless: Option<bool>,
     /// Keep the caller's session keyring instead of joining a new one.
     pub no_new_keyring: bool,
     /// A listening unix socket that gets a pidfd of the process, with the text `standard`, as runc sends it.
@@ -57,6 +60,7 @@ impl CreateOptions {
             listen_fds: 0,
             preserve_fds: 0,
             systemd_cgroup: false,
+            rootless: None,
             no_new_keyring: false,
             pidfd_socket: None,
             no_pivot: false,

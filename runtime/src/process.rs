@@ -10,8 +10,8 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use oci_spec::runtime::{
-    IOPriorityClass, LinuxMemoryPolicy, LinuxPersonality, LinuxPersonalityDomain, LinuxSeccomp, PosixRlimitType,
-    Process,
+    IOPriorityClass, LinuxIdMapping, LinuxMemoryPolicy, LinuxPersonality, LinuxPersonalityDomain, LinuxSeccomp,
+    PosixRlimitType, Process,
 };
 
 use crate::capabilities::CapabilitySets;
@@ -24,6 +24,7 @@ use crate::schedule::{self, MemoryPolicy};
 use crate::seccomp::Filter;
 use crate::sys::{self, SchedAttr};
 use crate::terminal;
+use crate::user_namespace;
 use crate::validate;
 
 /// All that a new process needs to become the program, prepared and checked by its parent.
@@ -157,6 +158,18 @@ impl ProcessPlan {
         matches!(self.stdio, Stdio::Terminal)
     }
 
+    /// Gives its pipes to who the process's user is on the host.
+    pub(crate) fn give_pipes(&self, mappings: &[LinuxIdMapping]) {
+        let Some(owner) = user_namespace::host_id(mappings, self.uid) else { return };
+        match &self.stdio {
+            Stdio::Fds { stdin, stdout, stderr } => {
+                terminal::give_pipes_to([stdin, stdout, stderr].map(AsRawFd::as_raw_fd), owner);
+            }
+            Stdio::Inherit => terminal::give_pipes_to([0, 1, 2], owner),
+            Stdio::Terminal => (),
+        }
+    }
+
     /// The descriptors that the new process needs, beside the preserved ones.
     pub(crate) fn fds(&self) -> Vec<RawFd> {
         match &self.stdio {
@@ -165,11 +178,14 @@ impl ProcessPlan {
         }
     }
 
-    /// The first steps in a fresh clone: nothing of the parent is kept but what was said to be.
-    pub(crate) fn begin(&self, mut keep: Vec<RawFd>) -> Result<(), Failure> {
+    /// The first steps in a fresh clone: nothing of the parent is kept but what was said to be. An `open` process
+    /// is one that its user may look into.
+    pub(crate) fn begin(&self, mut keep: Vec<RawFd>, open: bool) -> Result<(), Failure> {
         sys::reset_signals();
-        // Nobody in namespaces that are joined may look into this process before it is done (CVE-2016-9962).
-        sys::set_dumpable(false).at("protect", "the new process")?;
+        if !open {
+            // Nobody in namespaces that are joined may look into this process before it is done (CVE-2016-9962).
+            sys::set_dumpable(false).at("protect", "the new process")?;
+        }
         // What else the parent has open must neither be kept alive by this process while it waits for start,
         // nor be found through it (CVE-2024-21626).
         keep.extend(self.fds());
@@ -217,7 +233,7 @@ impl ProcessPlan {
             // Without no_new_privs this needs CAP_SYS_ADMIN, which is about to go.
             install(filter, caller)?;
         }
-        self.set_credentials()?;
+        self.set_credentials(proc)?;
         match &self.filter {
             Some(filter) if self.no_new_privs && filter.asks() => install(filter, caller),
             _ => Ok(()),
@@ -294,12 +310,12 @@ impl ProcessPlan {
         }
     }
 
-    fn set_credentials(&self) -> Result<(), Failure> {
+    fn set_credentials(&self, proc: &ProcFs) -> Result<(), Failure> {
         nix::sys::stat::umask(Mode::from_bits_truncate(self.umask));
         let entered = self.enter_cwd();
         self.capabilities.drop_bounding()?;
         sys::set_keep_capabilities(true).at("keep", "capabilities")?;
-        sys::set_groups(&self.groups).at("set", "supplementary groups")?;
+        user_namespace::set_groups(proc, &self.groups)?;
         sys::set_gid(self.gid).at("set group", self.gid)?;
         sys::set_uid(self.uid).at("set user", self.uid)?;
         // Root may be kept out of a folder that the user may enter (a network filesystem).

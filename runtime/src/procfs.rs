@@ -45,6 +45,15 @@ impl ProcFs {
         }
     }
 
+    /// Reads a file below /proc.
+    pub(crate) fn read(&self, path: &str) -> nix::Result<String> {
+        let mut text = String::new();
+        let mut file = File::from(self.open_file(Path::new(path), OFlag::O_RDONLY)?);
+        let read = file.read_to_string(&mut text);
+        read.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+        Ok(text)
+    }
+
     /// Writes `value` to a file below /proc, in one write(2).
     pub(crate) fn write(&self, path: &str, value: &str) -> Result<(), Failure> {
         let object = || format!("/proc/{path}");

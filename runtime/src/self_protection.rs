@@ -7,14 +7,19 @@
 //! in place of the file. After that the copy is attached nowhere and no descriptor is left of it, so nobody
 //! can change it back; the file has no other way in. That costs one execve: once per call of the command
 //! line, once in the life of a shim, nothing per container, and no memory, unlike a copy in a memfd.
+//!
+//! An ordinary user may not copy a mount. Where the file is root's, the container's root, who is that user on the
+//! host, cannot write to it either; else the program runs from a sealed copy in memory.
 
 use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use crate::error::{Context, Failure};
@@ -30,8 +35,15 @@ pub fn run_from_read_only_mount() -> Result<(), Failure> {
         return Ok(());
     }
     let step = "protect the program with a read-only mount of";
-    let copy = sys::clone_tree_fd(executable.as_fd(), false).at(step, path.display())?;
-    sys::set_mount_attr(&copy, &MountAttr::READ_ONLY, false).at(step, path.display())?;
+    let copy = match sys::clone_tree_fd(executable.as_fd(), false) {
+        Err(Errno::EPERM) if is_out_of_reach(&executable) || is_sealed(&executable) => return Ok(()),
+        Err(Errno::EPERM) => sealed_copy(executable).at("protect the program with a sealed copy of", path.display())?,
+        copy => {
+            let copy = copy.at(step, path.display())?;
+            sys::set_mount_attr(&copy, &MountAttr::READ_ONLY, false).at(step, path.display())?;
+            copy
+        }
+    };
     let strings = |all: Vec<std::ffi::OsString>| -> Result<Vec<CString>, Failure> {
         let convert = |one: std::ffi::OsString| CString::new(one.into_vec()).map_err(|_| Errno::EINVAL);
         all.into_iter().map(convert).collect::<Result<_, _>>().at(step, path.display())
@@ -45,4 +57,32 @@ pub fn run_from_read_only_mount() -> Result<(), Failure> {
     let env = strings(env.collect())?;
     let errno = sys::execveat(&copy, &args, &env);
     Err(Failure::new(step, path.display(), errno))
+}
+
+/// Whether a file is root's and nobody else may write to it, with the caller not being root. Seen from inside a user
+/// namespace an owner that is not mapped there is another number, and the file as safe: the answer is then too
+/// careful, and no harm.
+fn is_out_of_reach(file: &File) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    !nix::unistd::geteuid().is_root() && file.metadata().is_ok_and(|meta| meta.uid() == 0 && meta.mode() & 0o022 == 0)
+}
+
+const SEALS: SealFlag =
+    SealFlag::F_SEAL_SEAL.union(SealFlag::F_SEAL_SHRINK).union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_WRITE);
+
+fn is_sealed(file: &File) -> bool {
+    fcntl(file, FcntlArg::F_GET_SEALS).is_ok_and(|seals| SealFlag::from_bits_retain(seals).contains(SEALS))
+}
+
+/// A copy in memory that nobody can change (memfd_create(2)).
+fn sealed_copy(mut file: File) -> nix::Result<OwnedFd> {
+    let make = |flags| memfd_create("orlop-runtime", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING | flags);
+    // Kernels before 6.3 do not know the flag that says that it is a program, and others may insist on it.
+    let mut copy = File::from(match make(MFdFlags::from_bits_retain(libc::MFD_EXEC)) {
+        Err(Errno::EINVAL) => make(MFdFlags::empty())?,
+        made => made?,
+    });
+    std::io::copy(&mut file, &mut copy).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    fcntl(&copy, FcntlArg::F_ADD_SEALS(SEALS))?;
+    Ok(copy.into())
 }

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroups::{Below, Cgroups, Entrance};
 use crate::config;
 use crate::error::{Context, Error, Failure};
+use crate::identity::user_name;
 use crate::resctrl::Resctrl;
 
 /// The format of [`Record`]; another one is refused, not guessed at.
@@ -95,7 +96,7 @@ impl Record {
 fn owner() -> String {
     match nix::unistd::geteuid() {
         uid if uid.is_root() => "root".to_owned(),
-        uid => uid.to_string(),
+        uid => user_name(uid.as_raw()).unwrap_or_else(|| format!("#{uid}")),
     }
 }
 

@@ -66,6 +66,17 @@ pub(crate) fn give_stdio_to(uid: u32) {
     }
 }
 
+/// Gives the pipes among a process's standard descriptors to who it is on the host. A user namespace's root is
+/// nobody to files that come from outside, and could not open /dev/stdout anew.
+pub(crate) fn give_pipes_to(numbers: [std::os::fd::RawFd; 3], uid: u32) {
+    for number in numbers {
+        let is_pipe = |stat: &libc::stat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO;
+        if sys::stat_of(number).is_some_and(|stat| is_pipe(&stat) && stat.st_uid != uid) {
+            let _ = sys::change_owner(number, uid);
+        }
+    }
+}
+
 /// Gives a terminal the size of another; what is no terminal has no size and changes nothing.
 pub fn copy_terminal_size(from: impl AsFd, to: impl AsFd) {
     if let Ok((columns, rows)) = sys::terminal_size(from) {

@@ -8,7 +8,7 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxMemory, LinuxResources};
 use super::devices::DevicePolicy;
 use super::files::{read_file, write_file};
 use super::limits::{self, Setting};
-use super::{Cgroups, Group, Layout, Version, folders, place, v1, v1_devices, v2};
+use super::{Cgroups, Group, Layout, Version, folders, place, rootless, v1, v1_devices, v2};
 use crate::error::{Error, Failure};
 
 impl Cgroups {
@@ -96,6 +96,12 @@ impl Cgroups {
             }
         }
         match (unified, unplaced, resources.unified().iter().flatten().next()) {
+            (None, Some(setting), _) if self.0.is_empty() => {
+                return Err(rootless::without_cgroups(setting.controller, &setting.field));
+            }
+            (None, None, Some((file, _))) if self.0.is_empty() => {
+                return Err(rootless::without_cgroups("unified", &format!("unified[{file:?}]")));
+            }
             (None, Some(setting), _) => return Err(no_controller(&setting)),
             (None, None, Some((file, _))) => {
                 let field = format!("linux.resources.unified[{file:?}]");
@@ -120,17 +126,25 @@ impl Cgroups {
     /// Sets the device list: of new groups, or of groups whose processes must not lose for a moment what they keep.
     pub(super) fn set_devices(&self, rules: &[LinuxDeviceCgroup], in_use: bool) -> Result<(), Error> {
         let policy = DevicePolicy::new(rules)?;
-        if let Some(group) = self.0.iter().find(|group| group.has("devices")) {
-            let wanted = v1_devices::DeviceList::new(&policy)?;
-            let set = if in_use { wanted.change(&group.folder) } else { wanted.set(&group.folder) };
-            return Ok(set?);
-        }
-        match self.0.iter().find(|group| group.version == Version::V2) {
-            Some(group) => Ok(v2::set_devices(&group.folder, &policy)?),
-            None => Err(Error::unsupported(
-                "device control",
-                "this host has neither the devices controller nor cgroup2 mounted",
-            )),
+        let v1 = self.0.iter().find(|group| group.has("devices"));
+        let set = match (v1, self.0.iter().find(|group| group.version == Version::V2)) {
+            (Some(group), _) => {
+                let wanted = v1_devices::DeviceList::new(&policy)?;
+                if in_use { wanted.change(&group.folder) } else { wanted.set(&group.folder) }
+            }
+            (None, Some(group)) => v2::set_devices(&group.folder, &policy),
+            (None, None) if rootless::is_unprivileged() => return Ok(()),
+            (None, None) => {
+                return Err(Error::unsupported(
+                    "device control",
+                    "this host has neither the devices controller nor cgroup2 mounted",
+                ));
+            }
+        };
+        match set {
+            // Devices are the host's: who has no rights over them needs no list to be kept from them.
+            Err(failure) if rootless::is_denial(&failure) && rootless::is_unprivileged() => Ok(()),
+            set => Ok(set?),
         }
     }
 }

@@ -14,6 +14,7 @@ mod limits;
 mod oom;
 mod place;
 mod processes;
+mod rootless;
 mod stats;
 mod v1;
 mod v1_devices;
@@ -24,6 +25,7 @@ pub(crate) use entrance::{Below, Entrance};
 pub(crate) use limits::unsupported;
 pub(crate) use oom::OomWatch;
 pub(crate) use place::Place;
+pub(crate) use rootless::Lenience;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -77,7 +79,12 @@ impl Cgroups {
     }
 
     /// Decides which hierarchies the container takes part in, and changes nothing.
-    pub(crate) fn plan(layout: &Layout, place: &Place, resources: Option<&LinuxResources>) -> Result<Cgroups, Error> {
+    pub(crate) fn plan(
+        layout: &Layout,
+        place: &Place,
+        resources: Option<&LinuxResources>,
+        lenience: Lenience,
+    ) -> Result<Cgroups, Error> {
         let mut groups = Vec::new();
         let limited = resources.map(limits::v1).transpose()?.unwrap_or_default();
         for hierarchy in layout.v1() {
@@ -92,20 +99,9 @@ impl Cgroups {
                 groups.push(group(Version::V2, &mounted.at, Vec::new(), &relative));
             }
         }
-        if groups.is_empty() {
+        if groups.is_empty() && !lenience.needs_none() {
             return Err(Error::unsupported("a host without cgroups", "mount cgroup2 at /sys/fs/cgroup"));
         }
         Ok(Cgroups(groups))
-    }
-
-    /// Makes the groups and sets their limits.
-    pub(crate) fn create(&self, resources: Option<&LinuxResources>) -> Result<(), Error> {
-        for group in &self.0 {
-            folders::make(group)?;
-        }
-        if let Some(resources) = resources {
-            self.apply(resources)?;
-        }
-        self.set_devices(resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default(), false)
     }
 }

@@ -59,7 +59,7 @@ impl Place {
 }
 
 /// The caller's group in the hierarchy with these controllers (cgroups(7), "/proc/pid/cgroup").
-fn own_group<'a>(groups: &'a str, controllers: &[String]) -> Option<&'a Path> {
+pub(super) fn own_group<'a>(groups: &'a str, controllers: &[String]) -> Option<&'a Path> {
     groups.lines().find_map(|line| {
         let (_, rest) = line.split_once(':')?;
         let (names, path) = rest.split_once(':')?;

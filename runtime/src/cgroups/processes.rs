@@ -44,6 +44,10 @@ impl Cgroups {
     /// Stops or continues all processes.
     pub(crate) fn freeze(&self, frozen: bool) -> Result<(), Error> {
         let Some(group) = self.freezer() else {
+            if self.0.is_empty() {
+                let why = "cgroups not configured for container: its caller may not make any; delegate one to the user";
+                return Err(Error::unsupported("pause", why));
+            }
             return Err(Error::unsupported("pause", "this host has neither the freezer controller nor cgroup2"));
         };
         match group.version {

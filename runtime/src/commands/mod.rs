@@ -10,6 +10,7 @@ mod kill;
 mod list;
 mod pause;
 mod ps;
+mod root;
 mod run;
 mod spec;
 mod start;
@@ -46,9 +47,10 @@ pub(crate) struct Cli {
 /// The flags of all verbs.
 #[derive(Debug, Args)]
 struct Globals {
-    /// The folder that holds the state of all containers; a tmpfs
-    #[arg(long, global = true, default_value = "/run/orlop/runtime", value_name = "FOLDER")]
-    root: PathBuf,
+    /// The folder that holds the state of all containers, a tmpfs [default: /run/orlop/runtime, and for ordinary
+    /// users `orlop/runtime` below `XDG_RUNTIME_DIR`]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    root: Option<PathBuf>,
     /// A file that gets errors and warnings too
     #[arg(long, global = true, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -61,7 +63,8 @@ struct Globals {
     /// Ask systemd for cgroups; refused, since it is not implemented
     #[arg(long, global = true)]
     systemd_cgroup: bool,
-    /// With `spec`: a configuration for an ordinary user. Elsewhere it must not be true
+    /// Whether a container whose configuration names no cgroup goes without those that cannot be made: true, false
+    /// or auto. With `spec`: a configuration for an ordinary user
     #[arg(long, global = true, num_args = 0..=1, default_missing_value = "true", default_value = "auto")]
     rootless: String,
     /// Print the version, and that of the specification
@@ -165,6 +168,7 @@ impl BundleArgs {
         options.preserve_fds = self.preserve_fds;
         options.no_new_keyring = self.no_new_keyring;
         options.systemd_cgroup = cli.systemd_cgroup;
+        options.rootless = cli.rootless;
         Ok(options)
     }
 }
@@ -192,6 +196,7 @@ fn too_large(path: &std::path::Path) -> Failure {
 struct Context {
     runtime: Runtime,
     systemd_cgroup: bool,
+    rootless: Option<bool>,
 }
 
 /// Does what the arguments ask for; the exit code is 1 for an error, and 255 for one of `exec`, whose other codes
@@ -242,15 +247,13 @@ impl Cli {
     }
 
     fn run_command(self) -> Result<ExitCode, Failure> {
-        let rootless = self.globals.rootless == "true";
-        if rootless && !matches!(self.command, Command::Spec(_)) {
-            return Err("--rootless is not supported: run as root".into());
-        }
+        let rootless = root::parse_rootless(&self.globals.rootless)?;
         if matches!(self.command, Command::Create(_) | Command::Run(_) | Command::Exec(_)) {
             orlop_runtime::run_from_read_only_mount()?;
         }
-        let runtime = Runtime::new(self.globals.root).on_warning(log::warning);
-        let cli = Context { runtime, systemd_cgroup: self.globals.systemd_cgroup };
+        let root = self.globals.root.map_or_else(root::default, Ok)?;
+        let runtime = Runtime::new(root).on_warning(log::warning);
+        let cli = Context { runtime, systemd_cgroup: self.globals.systemd_cgroup, rootless };
         match self.command {
             Command::Create(verb) => verb.run(&cli),
             Command::Start(verb) => verb.run(&cli),
@@ -265,7 +268,7 @@ impl Cli {
             Command::Resume(verb) => verb.run(&cli),
             Command::Update(verb) => verb.run(&cli),
             Command::Events(verb) => verb.run(&cli),
-            Command::Spec(verb) => verb.run(rootless),
+            Command::Spec(verb) => verb.run(rootless == Some(true)),
             Command::Features(_) => features::Features::run(),
         }
     }

@@ -76,7 +76,8 @@ fn example() -> Value {
 }
 
 /// What an ordinary user cannot have goes: limits, a network namespace and the sysfs that needs one, and groups
-/// other than the one that is mapped.
+/// other than the one that is mapped. The mount of cgroups stays: it covers those in the host's /sys, which are
+/// writable where they are delegated (CVE-2023-25809).
 fn make_rootless(config: &mut Value, uid: u32, gid: u32) {
     if let Some(mounts) = config["mounts"].as_array_mut() {
         for mount in &mut *mounts {
@@ -89,8 +90,6 @@ fn make_rootless(config: &mut Value, uid: u32, gid: u32) {
                 options.retain(|option| !option.as_str().is_some_and(owner));
             }
         }
-        // It is in the /sys of the host.
-        mounts.retain(|mount| mount["destination"] != "/sys/fs/cgroup");
     }
     let linux = &mut config["linux"];
     if let Some(namespaces) = linux["namespaces"].as_array_mut() {
@@ -116,6 +115,7 @@ mod tests {
         assert!(!text.contains("gid=5") && !text.contains("network") && !text.contains("resources"), "{text}");
         assert_eq!(config["linux"]["uidMappings"], json!([{"containerID": 0, "hostID": 1000, "size": 1}]));
         assert_eq!(config["linux"]["gidMappings"][0]["hostID"], 50);
+        assert!(text.contains("/sys/fs/cgroup"), "{text}");
         serde_json::from_value::<orlop_runtime::Spec>(config).expect("a configuration");
     }
 }

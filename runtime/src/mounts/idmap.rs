@@ -11,6 +11,7 @@ use super::{Kind, PlannedMount};
 use crate::child::Child;
 use crate::error::{Context, Error, Failure};
 use crate::sys::{self, MountAttr, attr, ns};
+use crate::user_namespace;
 
 /// Whose mapping a mount gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,7 @@ pub(crate) fn prepare(mounts: &mut [PlannedMount], linux: &Linux) -> Result<(), 
     let mut made: Vec<(Mapping, OwnedFd)> = Vec::new();
     for mount in mounts {
         let Some(mapping) = mount.mapping.clone() else { continue };
+        user_namespace::check_idmapped(format!("mounts[{}].uidMappings", mount.destination.display()))?;
         let known = made.iter().position(|(known, _)| *known == mapping);
         let at = if let Some(at) = known {
             at

@@ -1,6 +1,7 @@
 //! The mounts of a container, made from its own process in its own mount namespace, before pivot_root.
 //! Each is made detached, changed, and only then attached to a target that is held by descriptor.
 
+mod borrow;
 mod cgroup;
 mod copy_up;
 mod hide;
@@ -9,6 +10,8 @@ mod options;
 mod over_proc;
 mod remount;
 
+pub(crate) use borrow::open_sources;
+pub(crate) use cgroup::CgroupView;
 pub(crate) use hide::{mask_paths, protect_paths};
 pub(crate) use idmap::{lines as id_map_lines, prepare as prepare_idmapped};
 pub(crate) use options::{MountOptions, known, rootfs_propagation};
@@ -19,9 +22,8 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{SFlag, fstat};
-use oci_spec::runtime::Mount;
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount};
 
-use crate::cgroups::Cgroups;
 use crate::error::{Context, Error, Failure};
 use crate::path::Root;
 use crate::sys::{self, FsContext, MountAttr, attr};
@@ -34,7 +36,9 @@ pub(crate) struct PlannedMount {
     kind: Kind,
     options: MountOptions,
     mapping: Option<idmap::Mapping>,
-    /// The mount itself, made by the caller because its ids are mapped.
+    /// Whether the container has the caller's network, and with it the caller's sysfs.
+    with_network: bool,
+    /// The mount itself, made by the caller because its ids are mapped, or the container's root may not reach it.
     tree: Option<OwnedFd>,
 }
 
@@ -58,7 +62,7 @@ const VIRTUAL: [&str; 5] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue"];
 impl PlannedMount {
     /// Understands a mount; a relative source begins at the bundle. `label` is for the files of new filesystems
     /// (SELinux), except of those that label each file by what it is about.
-    pub(crate) fn new(mount: &Mount, bundle: &Path, label: Option<&str>) -> Result<PlannedMount, Error> {
+    pub(crate) fn new(mount: &Mount, bundle: &Path, label: Option<&str>, linux: &Linux) -> Result<PlannedMount, Error> {
         let field = format!("mounts[{}]", mount.destination().display());
         let mut options = MountOptions::parse(mount.options().as_deref().unwrap_or_default());
         let kind = match (options.bind, mount.typ().as_deref()) {
@@ -82,7 +86,10 @@ impl PlannedMount {
             options.data.push(("context".to_owned(), Some(label.to_owned())));
         }
         let mapping = idmap::mapping(mount, options.idmap, matches!(kind, Kind::Bind { .. }))?;
-        Ok(PlannedMount { destination: mount.destination().clone(), source, kind, options, mapping, tree: None })
+        let mut namespaces = linux.namespaces().iter().flatten();
+        let with_network = !namespaces.any(|namespace| namespace.typ() == LinuxNamespaceType::Network);
+        let destination = mount.destination().clone();
+        Ok(PlannedMount { destination, source, kind, options, mapping, with_network, tree: None })
     }
 
     pub(crate) fn destination(&self) -> &Path {
@@ -116,7 +123,7 @@ impl LateReadOnly {
 pub(crate) fn mount(
     root: &Root,
     mount: &PlannedMount,
-    cgroups: &Cgroups,
+    cgroups: &CgroupView,
     late: &mut LateReadOnly,
 ) -> Result<(), Failure> {
     let made = match &mount.kind {
@@ -167,7 +174,15 @@ fn filesystem(root: &Root, mount: &PlannedMount, name: &str, late: &mut LateRead
             opened => opened.at(step, object())?,
         }
     };
-    let context = FsContext::open(name).at(step, object())?;
+    let opened = FsContext::open(name);
+    if matches!(opened, Err(Errno::EPERM)) && name == "sysfs" && mount.with_network {
+        return borrow::sysfs(mount, &target);
+    }
+    let refused = |errno: Errno, message: String| match borrow::requirement(name).filter(|_| errno == Errno::EPERM) {
+        Some(requirement) => Failure::new(step, object(), errno).note(requirement),
+        None => Failure::new(step, object(), errno).note(message),
+    };
+    let context = opened.map_err(|errno| refused(errno, String::new()))?;
     let configured = configure(&context, mount, name, covers.then_some(&target));
     configured.map_err(|errno| Failure::new(step, object(), errno).note(context.message()))?;
     let mut attributes = mount.options.attr.set;
@@ -176,7 +191,7 @@ fn filesystem(root: &Root, mount: &PlannedMount, name: &str, late: &mut LateRead
         attributes &= !attr::RDONLY;
     }
     let made = context.mount(attributes);
-    let made = made.map_err(|errno| Failure::new(step, object(), errno).note(context.message()))?;
+    let made = made.map_err(|errno| refused(errno, context.message()))?;
     if name == "tmpfs" && mount.options.copy_up {
         copy_up::copy_up(&target, made.try_clone().at(step, object())?, &mount.destination)?;
     }
@@ -208,10 +223,16 @@ fn configure(context: &FsContext, mount: &PlannedMount, name: &str, covered: Opt
     for (key, value) in &mount.options.data {
         match context.set(key, value.as_deref()) {
             Err(Errno::EINVAL) if options::is_optional(key) => (),
+            // A group that the user namespace has not: terminals then have that of who opens them.
+            Err(Errno::EINVAL) if name == "devpts" && key == "gid" && is_id(value.as_deref()) => (),
             result => result?,
         }
     }
     Ok(())
+}
+
+fn is_id(value: Option<&str>) -> bool {
+    value.is_some_and(|value| value.parse::<u32>().is_ok())
 }
 
 /// Changes a detached mount as its options say.

@@ -1,0 +1,86 @@
+//! Containers of root with a user namespace.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use super::common::{Container, Ran, can_run};
+use super::user::{RANGE, give};
+
+/// A container whose root is nobody on the host.
+fn in_user_namespace(script: &str) -> Container {
+    let ids = json!([{"containerID": 0, "hostID": RANGE, "size": 65536}]);
+    let mut container = Container::new(script).set("/linux/uidMappings", ids.clone()).set("/linux/gidMappings", ids);
+    container.spec["linux"]["namespaces"].as_array_mut().expect("namespaces").push(json!({"type": "user"}));
+    std::fs::set_permissions(container.folder.path(), std::fs::Permissions::from_mode(0o755)).expect("chmod");
+    give(&container.rootfs(), RANGE);
+    container
+}
+
+fn runc(container: &Container) -> Option<Ran> {
+    container.write_config();
+    let state = container.folder.path().join("runc");
+    let mut command = Command::new("runc");
+    command.arg("--root").arg(&state).args(["run", "--bundle"]).arg(container.folder.path()).arg(&container.id);
+    let ran = command.stdin(Stdio::null()).output().ok().map(Ran::from);
+    if ran.is_none() {
+        println!("SKIP: the comparison with runc; install runc");
+    }
+    ran
+}
+
+#[test]
+fn owners_are_those_of_runc() {
+    if !can_run() {
+        return;
+    }
+    let script = "for file in /dev /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty /dev/pts \
+                  /dev/pts/ptmx /dev/shm /dev/ptmx /dev/fd /proc /proc/self /proc/sys /proc/keys /sys; \
+                  do stat -c '%n %u:%g %a' $file; done; stat -c '%u %a' /dev/mqueue; id; cat /proc/self/setgroups /proc/self/uid_map; \
+                  grep ^Cap /proc/self/status; cat /proc/self/oom_score_adj";
+    let container = in_user_namespace(script).set("/process/oomScoreAdj", json!(10));
+    let ours = container.run().ok();
+    if let Some(theirs) = runc(&container) {
+        assert_eq!(ours, theirs.ok());
+    }
+}
+
+#[test]
+fn what_is_bound_need_not_be_reachable_for_the_containers_root() {
+    if !can_run() {
+        return;
+    }
+    let container = in_user_namespace("cat /mnt/deep/file; cat /mnt/file; touch /mnt/x || echo refused");
+    let closed = container.folder.path().join("closed");
+    let volume = closed.join("volume");
+    std::fs::create_dir_all(volume.join("deep")).expect("volume");
+    std::fs::write(volume.join("file"), "content\n").expect("file");
+    std::fs::write(volume.join("deep/file"), "deep\n").expect("file");
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).expect("chmod");
+    let source = volume.to_str().expect("path").to_owned();
+    let container =
+        container.add_mount(json!({"destination": "/mnt", "source": source, "options": ["rbind", "nosuid"]}));
+    assert_eq!(container.run().ok(), "deep\ncontent\nrefused\n");
+    assert!(Path::new(&source).join("file").exists());
+}
+
+#[test]
+fn stdio_can_be_opened_again() {
+    if !can_run() {
+        return;
+    }
+    for user in [0, 33] {
+        let container =
+            in_user_namespace("echo once; echo again > /dev/stdout; echo error > /dev/stderr; cat < /dev/stdin")
+                .set("/process/user/uid", json!(user));
+        container.write_config();
+        let bundle = container.folder.path().to_str().expect("path");
+        let mut command = container.command(&["run", "--bundle", bundle, &container.id]);
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run");
+        let ran = Ran::from(child.wait_with_output().expect("run"));
+        assert_eq!(ran.stderr, "error\n", "user {user}");
+        assert_eq!(ran.ok(), "once\nagain\n", "user {user}");
+    }
+}
