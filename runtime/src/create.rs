@@ -69,7 +69,7 @@ impl Runtime {
         };
         validate::check(&spec)?;
         check_console(opts, &spec)?;
-        user_namespace::check(&spec, Caller::current())?;
+        user_namespace::check(&spec)?;
         let rootfs = bundle.join(spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path()));
         Ok(Checked { spec, config, bundle, rootfs })
     }

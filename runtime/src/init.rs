@@ -142,6 +142,10 @@ fn enter_namespaces(plan: &InitPlan, proc: &ProcFs) -> Result<(), Failure> {
     if plan.net_devices {
         plan.caller.wait_for(Go::Equipped)?;
     }
+    if plan.namespaces.has_new_network() {
+        // Of a network of its own this is all that a container has to begin with; the peers set it up too.
+        sys::raise_loopback().at("set up", "the loopback device")?;
+    }
     if plan.namespaces.new_cgroup {
         sys::unshare(ns::CGROUP).at("make", "cgroup namespace")?;
     }

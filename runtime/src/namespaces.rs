@@ -97,6 +97,10 @@ impl Namespaces {
         self.fds().next().is_some()
     }
 
+    pub(crate) fn has_new_network(&self) -> bool {
+        self.clone & ns::NET != 0
+    }
+
     /// Puts the caller's children into the process and time namespaces, until the guard goes.
     ///
     /// With a user namespace, what belongs to that one and is closed to the caller is left to its root: to the
@@ -106,6 +110,9 @@ impl Namespaces {
         self.late_ipc = self.clone & ns::IPC != 0 && (self.has_new_user() || self.joins_user());
         if self.late_ipc {
             self.clone &= !ns::IPC;
+        }
+        if self.has_new_user() {
+            self.join_early(&mut guard)?;
         }
         if let Some(pid) = self.pid.take() {
             let back = own("pid")?;
@@ -142,6 +149,32 @@ impl Namespaces {
         Ok(guard)
     }
 
+    /// Joins what the caller may join and root of a new user namespace may not: what belongs to the user namespace
+    /// of the caller. The new process is born there.
+    fn join_early(&mut self, guard: &mut ChildNamespaces) -> Result<(), Failure> {
+        for (kind, namespace) in std::mem::take(&mut self.joined) {
+            let file = match kind {
+                ns::NET => "net",
+                ns::IPC => "ipc",
+                ns::UTS => "uts",
+                // The others change what paths mean to the caller, or where it is for others.
+                _ => {
+                    self.joined.push((kind, namespace));
+                    continue;
+                }
+            };
+            let back = own(file)?;
+            match sys::setns(&namespace, kind) {
+                Err(Errno::EPERM) => self.joined.push((kind, namespace)),
+                result => {
+                    result.at("join", name(kind))?;
+                    guard.others.push((kind, back));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn set_time_offsets(&self) -> Result<(), Failure> {
         let path = "/proc/self/timens_offsets";
         std::fs::write(path, self.time_offsets.concat()).at("write", path)
@@ -161,7 +194,12 @@ impl Namespaces {
     /// Joins what the new process joins, and makes what it must make itself.
     pub(crate) fn join(&self) -> Result<(), Failure> {
         for (kind, fd) in &self.joined {
-            sys::setns(fd, *kind).at("join", name(*kind))?;
+            sys::setns(fd, *kind).at("join", name(*kind)).map_err(|failure| match failure.errno {
+                errno if errno == Errno::EPERM as i32 => {
+                    failure.note("it belongs to another user namespace; join that one too, by its path")
+                }
+                _ => failure,
+            })?;
         }
         if self.late_time {
             sys::unshare(ns::TIME).at("make", "time namespace")?;
@@ -233,12 +271,13 @@ fn offsets(offsets: Option<&HashMap<String, LinuxTimeOffset>>) -> Result<Vec<Str
 pub(crate) struct ChildNamespaces {
     pid: Option<OwnedFd>,
     time: Option<OwnedFd>,
+    others: Vec<(u64, OwnedFd)>,
 }
 
 impl ChildNamespaces {
     /// The namespace of processes started in a container that runs.
     pub(crate) fn join_pid(pid_namespace: &OwnedFd) -> Result<ChildNamespaces, Failure> {
-        let guard = ChildNamespaces { pid: Some(own("pid")?), time: None };
+        let guard = ChildNamespaces { pid: Some(own("pid")?), time: None, others: Vec::new() };
         sys::setns(pid_namespace, ns::PID).at("join", "process namespace")?;
         Ok(guard)
     }
@@ -246,12 +285,15 @@ impl ChildNamespaces {
 
 impl Drop for ChildNamespaces {
     fn drop(&mut self) {
-        // One's own namespaces can always be gone back to: both calls have what they need since before.
+        // One's own namespaces can always be gone back to: the calls have what they need since before.
         if let Some(pid) = &self.pid {
             let _ = sys::setns(pid, ns::PID);
         }
         if let Some(time) = &self.time {
             let _ = sys::setns(time, ns::TIME);
+        }
+        for (kind, back) in &self.others {
+            let _ = sys::setns(back, *kind);
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::config;
 use crate::error::{Context, Error, Failure};
 use crate::identity::user_name;
 use crate::resctrl::Resctrl;
+use crate::user_namespace;
 
 /// The format of [`Record`]; another one is refused, not guessed at.
 const FORMAT: u32 = 1;
@@ -94,9 +95,9 @@ impl Record {
 }
 
 fn owner() -> String {
-    match nix::unistd::geteuid() {
-        uid if uid.is_root() => "root".to_owned(),
-        uid => user_name(uid.as_raw()).unwrap_or_else(|| format!("#{uid}")),
+    match user_namespace::uid() {
+        0 => "root".to_owned(),
+        uid => user_name(uid).unwrap_or_else(|| format!("#{uid}")),
     }
 }
 

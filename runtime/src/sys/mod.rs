@@ -6,6 +6,7 @@ mod bpf;
 mod clone;
 mod credentials;
 mod mount;
+mod network;
 mod process;
 mod schedule;
 mod terminal;
@@ -14,6 +15,7 @@ pub(crate) use bpf::{BpfInsn, attach_device_program, detach_device_program, devi
 pub(crate) use clone::{clone_process, clone_sibling, ns};
 pub(crate) use credentials::*;
 pub(crate) use mount::*;
+pub(crate) use network::raise_loopback;
 pub(crate) use process::*;
 pub(crate) use schedule::*;
 pub(crate) use terminal::*;

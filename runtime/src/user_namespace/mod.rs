@@ -19,6 +19,8 @@ pub(crate) use hindrance::hinder;
 pub(crate) use inside::{become_root, set_groups};
 pub(crate) use mapping::map;
 
+use std::sync::OnceLock;
+
 /// Who calls the runtime, in the caller's own user namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
@@ -28,13 +30,19 @@ pub(crate) struct Caller {
 
 impl Caller {
     pub(crate) fn current() -> Caller {
-        Caller { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() }
+        Caller { uid: uid(), gid: nix::unistd::getegid().as_raw() }
     }
 
     /// Whether the caller has no rights but those over their own: not root of any user namespace.
     pub(crate) fn is_ordinary(self) -> bool {
         self.uid != 0
     }
+}
+
+/// The effective user. Asked once: nobody who calls a runtime becomes another user between two calls.
+pub(crate) fn uid() -> u32 {
+    static UID: OnceLock<u32> = OnceLock::new();
+    *UID.get_or_init(|| nix::unistd::geteuid().as_raw())
 }
 
 /// Whether the caller is in a user namespace below the host's: root may do less there than it seems

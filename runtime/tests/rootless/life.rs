@@ -222,3 +222,55 @@ fn scores_and_limits_that_an_ordinary_user_may_set() {
     std::fs::write(&path, process.to_string()).expect("process");
     assert_eq!(user.call(&["exec", "-p", path.to_str().expect("path"), user.id()]).ok(), "500\n");
 }
+
+#[test]
+fn a_container_joins_another() {
+    if !can_run() {
+        return;
+    }
+    let first = User::new("exec sleep 1000");
+    first.run_detached();
+    let pid = first.state()["pid"].as_u64().expect("pid");
+    let mut second =
+        User::new("for name in user pid net ipc uts; do readlink /proc/self/ns/$name; done; exec sleep 1000");
+    let files = [("user", "user"), ("pid", "pid"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts")];
+    for one in second.container.spec["linux"]["namespaces"].as_array_mut().expect("namespaces") {
+        if let Some((_, file)) = files.iter().find(|(kind, _)| one["type"] == *kind) {
+            one["path"] = json!(format!("/proc/{pid}/ns/{file}"));
+        }
+    }
+    let linux = second.container.spec["linux"].as_object_mut().expect("linux");
+    linux.remove("uidMappings");
+    linux.remove("gidMappings");
+    second.container.spec["hostname"] = json!("");
+    second.run_detached();
+    wait_until("output", || second.output().lines().count() == 5);
+    let namespace = |(_, file): &(&str, &str)| std::fs::read_link(format!("/proc/{pid}/ns/{file}")).expect("namespace");
+    let expected: Vec<String> = files.iter().map(|one| namespace(one).display().to_string()).collect();
+    assert_eq!(second.output().lines().collect::<Vec<_>>(), expected);
+    // It is known by its process only, having neither a cgroup nor a process namespace of its own.
+    assert_eq!(second.exec("id -u").ok(), "0\n");
+    let pids: Vec<u64> = serde_json::from_str(&second.call(&["ps", "-f", "json", second.id()]).ok()).expect("pids");
+    assert_eq!(pids, [second.state()["pid"].as_u64().expect("pid")]);
+    second.call(&["kill", second.id(), "KILL"]).ok();
+    wait_until("death", || second.status() == "stopped");
+    assert_eq!(first.status(), "running");
+}
+
+#[test]
+fn nobody_is_root() {
+    if !can_run() {
+        return;
+    }
+    let ids = json!([{"containerID": 1000, "hostID": ID, "size": 1}]);
+    let user = User::new("id; stat -c %u /dev /dev/shm /tmp; touch /tmp/x; exec sleep 1000")
+        .set("/linux/uidMappings", ids.clone())
+        .set("/linux/gidMappings", ids)
+        .set("/process/user", json!({"uid": 1000, "gid": 1000}));
+    user.run_detached();
+    wait_until("output", || user.output().lines().count() == 4);
+    assert_eq!(user.output(), "uid=1000(web) gid=1000\n1000\n1000\n1000\n");
+    assert_eq!(user.exec("id -u").ok(), "1000\n");
+    wait_until("file", || user.container.rootfs().join("tmp/x").exists());
+    assert_eq!(std::fs::metadata(user.container.rootfs().join("tmp/x")).expect("file").uid(), ID);
+}

@@ -13,13 +13,13 @@ fn filesystems_and_devices() {
                   echo x > /dev/null; head -c 2 /dev/zero | wc -c; \
                   for where in /proc /sys /dev /dev/pts /dev/shm /dev/mqueue; do stat -f -c %T $where; done; \
                   wc -c < /proc/keys; echo 1 > /proc/sys/net/ipv4/ip_forward || echo protected; \
-                  ls /sys/class/net; touch /dev/shm/x /dev/mqueue/x && echo written";
+                  ls /sys/class/net; cat /sys/class/net/lo/flags; touch /dev/shm/x /dev/mqueue/x && echo written";
     let output = User::new(script).run();
     let text = output.ok();
     let expected = "/dev/null 1:3 666 65534\n/dev/zero 1:5 666 65534\n/dev/full 1:7 666 65534\n\
                     /dev/random 1:8 666 65534\n/dev/urandom 1:9 666 65534\n/dev/tty 5:0 666 65534\n2\n";
     let rest = text.strip_prefix(expected).unwrap_or_else(|| panic!("{text}"));
-    assert!(rest.ends_with("0\nprotected\nlo\nwritten\n"), "{rest}");
+    assert!(rest.ends_with("0\nprotected\nlo\n0x9\nwritten\n"), "{rest}");
 }
 
 #[test]

@@ -77,3 +77,27 @@ fn limits_without_a_cgroup() {
     assert!(error.contains("cannot set any additional groups in a rootless container"), "{error}");
     user.call(&["events", "--stats", user.id()]).ok();
 }
+
+#[test]
+fn by_a_kernel_parameter() {
+    if !can_run() {
+        return;
+    }
+    let user = User::new("true").set("/linux/uidMappings", ids()).set("/linux/gidMappings", ids());
+    user.container.write_config();
+    let folder = user.folder().display();
+    // The parameter is one of each user namespace, and holds for those below it.
+    let script = format!(
+        "echo 0 > /proc/sys/user/max_user_namespaces && exec {folder}/orlop-runtime --root {folder}/run/x run -b {folder} {}",
+        user.id()
+    );
+    let ran = user.command_of("unshare", &["--user", "--map-root-user", "--mount", "sh", "-c", &script]).output();
+    let error = super::common::Ran::from(ran.expect("unshare")).error();
+    assert!(error.contains("clone the container's process: No space left on device"), "{error}");
+    assert!(error.contains("set the kernel parameter user.max_user_namespaces=15000"), "{error}");
+    assert_eq!(std::fs::read_dir(user.folder().join("run/x")).expect("state").count(), 0);
+}
+
+fn ids() -> Value {
+    json!([{"containerID": 0, "hostID": 0, "size": 1}])
+}

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use super::common::{Container, Ran, can_run};
+use super::common::{Container, Ran, can_run, wait_until};
 use super::user::{RANGE, give};
 
 /// A container whose root is nobody on the host.
@@ -48,6 +48,17 @@ fn owners_are_those_of_runc() {
 }
 
 #[test]
+fn the_loopback_device_is_up() {
+    if !can_run() {
+        return;
+    }
+    let script = "cat /sys/class/net/lo/flags";
+    for container in [Container::new(script), in_user_namespace(script)] {
+        assert_eq!(container.run().ok(), "0x9\n");
+    }
+}
+
+#[test]
 fn what_is_bound_need_not_be_reachable_for_the_containers_root() {
     if !can_run() {
         return;
@@ -83,4 +94,39 @@ fn stdio_can_be_opened_again() {
         assert_eq!(ran.stderr, "error\n", "user {user}");
         assert_eq!(ran.ok(), "once\nagain\n", "user {user}");
     }
+}
+
+#[test]
+fn namespaces_of_the_host_can_be_joined() {
+    if !can_run() {
+        return;
+    }
+    let ended = |mut child: std::process::Child| {
+        child.kill().expect("kill");
+        child.wait().expect("wait");
+    };
+    let other = Command::new("unshare").args(["--net", "--ipc", "--uts", "sleep", "1000"]).spawn().expect("unshare");
+    let namespace = |name: &str| std::fs::read_link(format!("/proc/{}/ns/{name}", other.id())).ok();
+    let apart = || namespace("uts").is_some_and(|there| Some(there) != std::fs::read_link("/proc/self/ns/uts").ok());
+    wait_until("namespaces", apart);
+    let mut container = in_user_namespace("for name in net ipc uts; do readlink /proc/self/ns/$name; done");
+    for one in container.spec["linux"]["namespaces"].as_array_mut().expect("namespaces") {
+        let file = match one["type"].as_str() {
+            Some("network") => "net",
+            Some("ipc") => "ipc",
+            Some("uts") => "uts",
+            _ => continue,
+        };
+        one["path"] = json!(format!("/proc/{}/ns/{file}", other.id()));
+    }
+    let host: Vec<_> =
+        ["net", "ipc", "uts"].map(|name| namespace(name).expect("namespace").display().to_string()).into();
+    // Who owns them may mount what is theirs, and set their name.
+    container.spec["mounts"].as_array_mut().expect("mounts").retain(|mount| {
+        !["/sys", "/sys/fs/cgroup", "/dev/mqueue"].contains(&mount["destination"].as_str().expect("destination"))
+    });
+    container.spec["hostname"] = json!("");
+    let ran = container.run();
+    ended(other);
+    assert_eq!(ran.ok().lines().collect::<Vec<_>>(), host);
 }

@@ -117,9 +117,14 @@ impl User {
 
     /// The runtime's command, as the user.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
+        self.command_of(self.folder().join("orlop-runtime").to_str().expect("path"), args)
+    }
+
+    /// The command of any program, as the user.
+    pub(crate) fn command_of(&self, program: &str, args: &[&str]) -> Command {
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c", AS_USER, "sh"]);
-        command.arg(self.folder().join("orlop-runtime")).args(args);
+        command.arg(program).args(args);
         let cgroup = self.cgroup.as_deref().unwrap_or(Path::new(""));
         command.env("FOLDER", self.folder()).env("PROGRAM", &self.program).env("CGROUP", cgroup);
         command.env("ID", ID.to_string()).env("NAME", NAME).env("TOOLS", &self.tools);
