@@ -27,7 +27,7 @@ deps-build:
 # What the tests drive: a real registry, real programs to put into images, real peers.
 deps: deps-build
 	@dist/apt-install busybox-static docker-registry skopeo umoci runc nftables iproute2 curl bsdutils \
-	  kubernetes-client:kubectl uidmap:newuidmap util-linux:setpriv
+	  kubernetes-client:kubectl uidmap:newuidmap util-linux:setpriv python3-seccomp golang-github-containers-common
 
 # A guest of its own kernel. Where qemu cannot be installed the tests in it say SKIP.
 deps-vm: deps-build

@@ -1,7 +1,5 @@
 //! Architectures: their audit numbers and their system calls by name.
 
-use std::str::FromStr;
-
 use oci_spec::runtime::Arch;
 
 /// An architecture that a filter can tell apart.
@@ -68,6 +66,96 @@ const X32_ONLY: [&str; 36] = [
     "pwritev2",
 ];
 
+/// System calls of x86_64 that x32 does not have (arch/x86/entry/syscalls/syscall_64.tbl, abi `64`).
+const NOT_X32: [&str; 14] = [
+    "uselib",
+    "_sysctl",
+    "create_module",
+    "get_kernel_syms",
+    "query_module",
+    "nfsservctl",
+    "set_thread_area",
+    "get_thread_area",
+    "epoll_ctl_old",
+    "epoll_wait_old",
+    "vserver",
+    "uretprobe",
+    "uprobe",
+    "map_shadow_stack",
+];
+
+/// A number of aarch64 that `syscalls` has under a name that the kernel does not use.
+const NEWFSTATAT: (&str, u32) = ("newfstatat", 79);
+
+/// Numbers of calls with 64-bit times, which `syscalls` has for aarch64 too, but 32-bit architectures only have
+/// (include/uapi/asm-generic/unistd.h).
+const TIME64: std::ops::RangeInclusive<u32> = 403..=423;
+
+/// A call of x86 that `syscalls` does not have: its name is a word of Rust.
+const BREAK: (&str, u32) = ("break", 17);
+
+/// `__ARM_NR_BASE` and the calls above it (arch/arm/include/uapi/asm/unistd.h).
+const ARM_PRIVATE: [(&str, u32); 6] = [
+    ("breakpoint", 0xf_0001),
+    ("cacheflush", 0xf_0002),
+    ("usr26", 0xf_0003),
+    ("usr32", 0xf_0004),
+    ("set_tls", 0xf_0005),
+    ("get_tls", 0xf_0006),
+];
+
+/// `socketcall` and `ipc` of x86.
+const SOCKETCALL: u32 = 102;
+const IPC: u32 = 117;
+
+/// What 32-bit x86 can also ask for, or only, by `socketcall` or `ipc`, with these numbers as their first argument
+/// (linux/net.h, linux/ipc.h).
+const MULTIPLEXED: [(&str, u32, u64); 32] = [
+    ("socket", SOCKETCALL, 1),
+    ("bind", SOCKETCALL, 2),
+    ("connect", SOCKETCALL, 3),
+    ("listen", SOCKETCALL, 4),
+    ("accept", SOCKETCALL, 5),
+    ("getsockname", SOCKETCALL, 6),
+    ("getpeername", SOCKETCALL, 7),
+    ("socketpair", SOCKETCALL, 8),
+    ("send", SOCKETCALL, 9),
+    ("recv", SOCKETCALL, 10),
+    ("sendto", SOCKETCALL, 11),
+    ("recvfrom", SOCKETCALL, 12),
+    ("shutdown", SOCKETCALL, 13),
+    ("setsockopt", SOCKETCALL, 14),
+    ("getsockopt", SOCKETCALL, 15),
+    ("sendmsg", SOCKETCALL, 16),
+    ("recvmsg", SOCKETCALL, 17),
+    ("accept4", SOCKETCALL, 18),
+    ("recvmmsg", SOCKETCALL, 19),
+    ("sendmmsg", SOCKETCALL, 20),
+    ("semop", IPC, 1),
+    ("semget", IPC, 2),
+    ("semctl", IPC, 3),
+    ("semtimedop", IPC, 4),
+    ("msgsnd", IPC, 11),
+    ("msgrcv", IPC, 12),
+    ("msgget", IPC, 13),
+    ("msgctl", IPC, 14),
+    ("shmat", IPC, 21),
+    ("shmdt", IPC, 22),
+    ("shmget", IPC, 23),
+    ("shmctl", IPC, 24),
+];
+
+/// The names and numbers of a table of `syscalls`. Its own iterator leaves the last one out.
+macro_rules! table {
+    ($module:ident, $tell:expr) => {
+        for id in 0..=syscalls::$module::Sysno::last().id() {
+            if let Some(call) = syscalls::$module::Sysno::new(id as usize) {
+                $tell(call.name(), id as u32);
+            }
+        }
+    };
+}
+
 impl Architecture {
     /// The architecture of a profile's name for it; `None` for one that this machine does not have.
     pub(super) fn from_spec(arch: Arch) -> Option<Architecture> {
@@ -98,20 +186,45 @@ impl Architecture {
         matches!(self, Architecture::X86_64 | Architecture::Aarch64)
     }
 
-    /// The number of a system call; `None` when the architecture has none of this name.
-    pub(super) fn number(self, name: &str) -> Option<u32> {
-        let number = match self {
-            Architecture::X86_64 => syscalls::x86_64::Sysno::from_str(name).ok()?.id(),
-            Architecture::X32 => match X32_ONLY.iter().position(|own| *own == name) {
-                Some(index) => 512 + index as i32,
-                None => syscalls::x86_64::Sysno::from_str(name).ok()?.id(),
-            },
-            Architecture::X86 => syscalls::x86::Sysno::from_str(name).ok()?.id(),
-            Architecture::Aarch64 => syscalls::aarch64::Sysno::from_str(name).ok()?.id(),
-            Architecture::Arm => syscalls::arm::Sysno::from_str(name).ok()?.id(),
-        };
-        let number = number as u32;
-        Some(if self == Architecture::X32 { number | X32_BIT } else { number })
+    /// Tells the name and number of every system call. To look up each of them in a profile is faster than to look
+    /// up each name of the profile.
+    pub(super) fn each(self, mut tell: impl FnMut(&'static str, u32)) {
+        match self {
+            Architecture::X86_64 => table!(x86_64, tell),
+            Architecture::X32 => {
+                table!(x86_64, |name: &'static str, number| {
+                    if !X32_ONLY.contains(&name) && !NOT_X32.contains(&name) {
+                        tell(name, number | X32_BIT);
+                    }
+                });
+                for (at, name) in X32_ONLY.iter().enumerate() {
+                    tell(name, (512 + at as u32) | X32_BIT);
+                }
+            }
+            Architecture::X86 => {
+                table!(x86, tell);
+                tell(BREAK.0, BREAK.1);
+            }
+            Architecture::Aarch64 => {
+                table!(aarch64, |name, number| {
+                    if number != NEWFSTATAT.1 && !TIME64.contains(&number) {
+                        tell(name, number);
+                    }
+                });
+                tell(NEWFSTATAT.0, NEWFSTATAT.1);
+            }
+            Architecture::Arm => {
+                table!(arm, tell);
+                for (name, number) in ARM_PRIVATE {
+                    tell(name, number);
+                }
+            }
+        }
+    }
+
+    /// The calls that are also made by another one: its number, and what its first argument is then.
+    pub(super) fn multiplexed(self) -> &'static [(&'static str, u32, u64)] {
+        if self == Architecture::X86 { &MULTIPLEXED } else { &[] }
     }
 }
 
@@ -119,16 +232,30 @@ impl Architecture {
 mod tests {
     use super::*;
 
+    fn number(architecture: Architecture, name: &str) -> Option<u32> {
+        let mut found = None;
+        architecture.each(|known, number| {
+            if known == name {
+                found = Some(number);
+            }
+        });
+        found
+    }
+
     #[test]
     fn numbers() {
-        assert_eq!(Architecture::X86_64.number("read"), Some(0));
-        assert_eq!(Architecture::X86.number("read"), Some(3));
-        assert_eq!(Architecture::X86.number("socketcall"), Some(102));
-        assert_eq!(Architecture::Aarch64.number("openat"), Some(56));
-        assert_eq!(Architecture::Aarch64.number("open"), None);
-        assert_eq!(Architecture::Arm.number("read"), Some(3));
-        assert_eq!(Architecture::X32.number("read"), Some(X32_BIT));
-        assert_eq!(Architecture::X32.number("pwritev2"), Some(X32_BIT + 547));
-        assert_eq!(Architecture::X86_64.number("no_such_call"), None);
+        assert_eq!(number(Architecture::X86_64, "read"), Some(0));
+        assert_eq!(number(Architecture::X86_64, "file_setattr"), Some(469), "the last of the table");
+        assert_eq!(number(Architecture::X86, "read"), Some(3));
+        assert_eq!(number(Architecture::X86, "socketcall"), Some(SOCKETCALL));
+        assert_eq!(number(Architecture::X86, "ipc"), Some(IPC));
+        assert_eq!(number(Architecture::Aarch64, "openat"), Some(56));
+        assert_eq!(number(Architecture::Aarch64, "newfstatat"), Some(79));
+        assert_eq!(number(Architecture::Aarch64, "open"), None);
+        assert_eq!(number(Architecture::Arm, "read"), Some(3));
+        assert_eq!(number(Architecture::Arm, "set_tls"), Some(0xf_0005));
+        assert_eq!(number(Architecture::X32, "read"), Some(X32_BIT));
+        assert_eq!(number(Architecture::X32, "pwritev2"), Some(X32_BIT + 547));
+        assert_eq!(number(Architecture::X86_64, "no_such_call"), None);
     }
 }

@@ -2,8 +2,8 @@
 
 use oci_spec::runtime::LinuxSeccompOperator as Operator;
 
-use super::arch::{Architecture, X32_BIT};
-use super::rules::{Condition, Decision, Table, UNKNOWN_ARCHITECTURE, Verdict};
+use super::conditions::Condition;
+use super::rules::{Decision, Table, UNKNOWN_ARCHITECTURE, Verdict};
 use crate::sys::FilterInsn;
 
 /// `BPF_MAXINSNS`.
@@ -33,69 +33,55 @@ fn give(verdict: Verdict) -> FilterInsn {
 }
 
 /// The whole program: find the architecture, then the number in its tree.
+///
+/// It is made from its end: whoever jumps has then seen how far.
 pub(super) fn program(tables: &[Table]) -> Code {
-    let mut code = vec![insn(LOAD, ARCHITECTURE)];
-    let x32 = tables.iter().find(|table| table.architecture == Architecture::X32);
-    for table in tables.iter().filter(|table| table.architecture != Architecture::X32) {
-        let mut body = vec![insn(LOAD, NUMBER)];
-        let own = tree(&table.ranges, table.architecture);
-        if table.architecture == Architecture::X86_64 {
-            let other = match x32 {
-                Some(table) => tree(&table.ranges, Architecture::X32),
-                None => vec![give(UNKNOWN_ARCHITECTURE)],
-            };
-            body.extend(split(X32_BIT, own, other));
+    let mut code = vec![give(UNKNOWN_ARCHITECTURE)];
+    for table in tables.iter().rev() {
+        let after = code.len();
+        tree(&table.ranges, &mut code);
+        code.push(insn(LOAD, NUMBER));
+        let length = code.len() - after;
+        if let Ok(length) = u8::try_from(length) {
+            code.push(FilterInsn { code: JUMP_EQUAL, jt: 0, jf: length, k: table.audit });
         } else {
-            body.extend(own);
+            // Conditional jumps reach 255 instructions, plain ones any number.
+            code.push(insn(JUMP, length as u32));
+            code.push(FilterInsn { code: JUMP_EQUAL, jt: 1, jf: 0, k: table.audit });
         }
-        code.extend(choose(JUMP_EQUAL, table.architecture.audit(), body));
     }
-    code.push(give(UNKNOWN_ARCHITECTURE));
+    code.push(insn(LOAD, ARCHITECTURE));
+    code.reverse();
     code
 }
 
-/// `then` if the comparison holds, else what comes after it.
-fn choose(comparison: u16, value: u32, then: Code) -> Code {
-    let mut code = match u8::try_from(then.len()) {
-        Ok(length) => vec![FilterInsn { code: comparison, jt: 0, jf: length, k: value }],
-        // Conditional jumps reach 255 instructions, plain ones any number.
-        Err(_) => vec![FilterInsn { code: comparison, jt: 1, jf: 0, k: value }, insn(JUMP, then.len() as u32)],
-    };
-    code.extend(then);
-    code
-}
-
-/// `low` for numbers below `value`, else `high`. Both end with a verdict.
-fn split(value: u32, low: Code, high: Code) -> Code {
-    let mut code = match u8::try_from(low.len()) {
-        Ok(length) => vec![FilterInsn { code: JUMP_GREATER_EQUAL, jt: length, jf: 0, k: value }],
-        Err(_) => {
-            vec![FilterInsn { code: JUMP_GREATER_EQUAL, jt: 0, jf: 1, k: value }, insn(JUMP, low.len() as u32)]
-        }
-    };
-    code.extend(low);
-    code.extend(high);
-    code
-}
-
-fn tree(ranges: &[(u32, Decision)], architecture: Architecture) -> Code {
+/// A search in ranges, backwards.
+fn tree(ranges: &[(u32, Decision)], code: &mut Code) {
     match ranges {
-        [] => vec![give(UNKNOWN_ARCHITECTURE)],
-        [(_, decision)] => leaf(decision, architecture),
+        [] => code.push(give(UNKNOWN_ARCHITECTURE)),
+        [(_, decision)] => leaf(decision, code),
         _ => {
             let (low, high) = ranges.split_at(ranges.len() / 2);
-            split(high[0].0, tree(low, architecture), tree(high, architecture))
+            tree(high, code);
+            let after = code.len();
+            tree(low, code);
+            let length = code.len() - after;
+            if let Ok(length) = u8::try_from(length) {
+                code.push(FilterInsn { code: JUMP_GREATER_EQUAL, jt: length, jf: 0, k: high[0].0 });
+            } else {
+                code.push(insn(JUMP, length as u32));
+                code.push(FilterInsn { code: JUMP_GREATER_EQUAL, jt: 0, jf: 1, k: high[0].0 });
+            }
         }
     }
 }
 
-fn leaf(decision: &Decision, architecture: Architecture) -> Code {
-    let mut code = Code::new();
-    for (conditions, verdict) in &decision.branches {
-        code.extend(branch(conditions, *verdict, architecture));
-    }
+/// One decision, backwards.
+fn leaf(decision: &Decision, code: &mut Code) {
     code.push(give(decision.otherwise));
-    code
+    for (conditions, verdict) in decision.branches.iter().rev() {
+        code.extend(branch(conditions, *verdict).into_iter().rev());
+    }
 }
 
 /// Where a comparison goes next.
@@ -117,8 +103,8 @@ struct Step {
 }
 
 /// The verdict if all conditions hold, else on to what comes after.
-fn branch(conditions: &[Condition], verdict: Verdict, architecture: Architecture) -> Code {
-    let steps: Vec<Vec<Step>> = conditions.iter().map(|condition| comparison(condition, architecture)).collect();
+fn branch(conditions: &[Condition], verdict: Verdict) -> Code {
+    let steps: Vec<Vec<Step>> = conditions.iter().map(comparison).collect();
     let total: usize = steps.iter().map(Vec::len).sum();
     let mut code = Code::new();
     for condition in steps {
@@ -140,21 +126,17 @@ fn branch(conditions: &[Condition], verdict: Verdict, architecture: Architecture
 }
 
 /// Compares an argument, which BPF loads in halves of 32 bits. Machines here are little-endian.
-fn comparison(condition: &Condition, architecture: Architecture) -> Vec<Step> {
+fn comparison(condition: &Condition) -> Vec<Step> {
     use Goto::{Fails, Holds, Next};
     let load = |offset| Step { code: LOAD, k: ARGUMENTS + condition.index * 8 + offset, then: Next, otherwise: Next };
     let mask = |bits| Step { code: AND, k: bits, then: Next, otherwise: Next };
     let jump = |code, k, then, otherwise| Step { code, k, then, otherwise };
     let halves = |value: u64| ((value >> 32) as u32, value as u32);
-    let wide = architecture.is_64_bit();
 
-    let (value, masked) = match condition.operator {
-        Operator::ScmpCmpMaskedEq => (condition.value_two, Some(halves(condition.value))),
-        _ => (condition.value, None),
-    };
-    let (high, low) = halves(value);
+    let masked = (condition.operator == Operator::ScmpCmpMaskedEq).then(|| halves(condition.mask));
+    let (high, low) = halves(condition.value);
     let mut steps = Vec::new();
-    if wide {
+    if condition.wide {
         steps.push(load(4));
         match condition.operator {
             Operator::ScmpCmpNe => steps.push(jump(JUMP_EQUAL, high, Next, Holds)),

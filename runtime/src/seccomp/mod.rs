@@ -9,6 +9,7 @@
 
 mod arch;
 mod compile;
+mod conditions;
 mod notify;
 mod rules;
 
@@ -22,9 +23,9 @@ use crate::sys::{self, FilterInsn};
 pub(crate) use arch::SUPPORTED as ARCHITECTURES;
 pub(crate) use notify::Listener;
 
-/// A compiled profile.
+/// A profile of `linux.seccomp`, compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Filter {
+pub struct Filter {
     program: Vec<FilterInsn>,
     flags: u32,
 }
@@ -37,7 +38,7 @@ const SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: u32 = 32;
 
 impl Filter {
     /// Compiles a profile; `None` when it allows everything.
-    pub(crate) fn compile(profile: &LinuxSeccomp) -> Result<Option<Filter>, Error> {
+    pub fn compile(profile: &LinuxSeccomp) -> Result<Option<Filter>, Error> {
         let asks = Listener::plan(profile)?.is_some();
         let tables = rules::tables(profile)?;
         let program = compile::program(&tables);
@@ -64,14 +65,19 @@ impl Filter {
         Ok(Some(Filter { program, flags }))
     }
 
+    /// The instructions, as `struct sock_filter` of linux/filter.h has them: code, `jt`, `jf`, `k`.
+    pub fn instructions(&self) -> impl ExactSizeIterator<Item = (u16, u8, u8, u32)> {
+        self.program.iter().map(|insn| (insn.code, insn.jt, insn.jf, insn.k))
+    }
+
     /// Whether somebody is asked about system calls.
     pub(crate) fn asks(&self) -> bool {
         self.flags & SECCOMP_FILTER_FLAG_NEW_LISTENER != 0
     }
 
-    /// Installs the filter for the calling thread and what it will execute. The descriptor is for whoever is to
-    /// be asked about system calls.
-    pub(crate) fn install(&self) -> Result<Option<OwnedFd>, Failure> {
+    /// Installs the filter for the calling thread and what it will execute. That needs no_new_privs or
+    /// CAP_SYS_ADMIN. The descriptor is for whoever is to be asked about system calls.
+    pub fn install(&self) -> Result<Option<OwnedFd>, Failure> {
         sys::install_filter(&self.program, self.flags).at("install seccomp filter", "")
     }
 }

@@ -1,10 +1,17 @@
 //! What a profile means: for each architecture a decision for every system call number.
+//!
+//! Profiles are written for libseccomp as runc calls it, so they mean here what they mean there: rules that ask
+//! for the default action count for nothing; a rule without conditions is stronger than all with conditions for
+//! the same call, and the first of several such; conditions for one call that overlap are tried in libseccomp's
+//! order ([`conditions::order`]), not in that of the profile.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 
-use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall};
+use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction};
 
-use super::arch::{Architecture, NATIVE};
+use super::arch::{Architecture, NATIVE, X32_BIT};
+use super::conditions::{self, Condition};
 use crate::error::Error;
 
 /// `SECCOMP_RET_*` with its data: what the filter returns.
@@ -19,18 +26,12 @@ const RET_TRACE: u32 = 0x7ff0_0000;
 const RET_LOG: u32 = 0x7ffc_0000;
 const RET_ALLOW: u32 = 0x7fff_0000;
 
-/// What is done about a call of an architecture that the profile does not know: nobody looked at its numbers.
+/// What is done about a call of an architecture that the profile does not know: nobody looked at its numbers. runc
+/// leaves it at libseccomp's default, which ends the thread only, and its neighbours wait for it for ever.
 pub(super) const UNKNOWN_ARCHITECTURE: Verdict = RET_KILL_PROCESS;
 
-/// One comparison of an argument.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Condition {
-    pub(super) index: u32,
-    pub(super) operator: LinuxSeccompOperator,
-    pub(super) value: u64,
-    /// The value that the masked argument must have, for `SCMP_CMP_MASKED_EQ`.
-    pub(super) value_two: u64,
-}
+/// What is done about a call that is newer than the profile.
+const TOO_NEW: Verdict = RET_ERRNO | libc::ENOSYS as u32;
 
 /// What is done about one system call: the first branch whose conditions all hold, or else `otherwise`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,16 +46,36 @@ impl Decision {
     }
 }
 
-/// The decisions of one architecture: each is for the numbers from its own to before the next. The first is 0.
+/// System calls by number, with what is decided about each.
+type Calls = Vec<(u32, Decision)>;
+
+/// The decisions about one kind of `seccomp_data.arch`: each is for the numbers from its own to before the next.
+/// The first is 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Table {
-    pub(super) architecture: Architecture,
+    pub(super) audit: u32,
     pub(super) ranges: Vec<(u32, Decision)>,
+}
+
+/// A rule of the profile, understood.
+#[derive(Debug)]
+struct Rule {
+    verdict: Verdict,
+    /// One of these must hold, with all its conditions; none means that there are no conditions.
+    alternatives: Vec<Vec<Condition>>,
+}
+
+/// The rules, and those of them that name a system call.
+struct Profile<'a> {
+    rules: Vec<Rule>,
+    /// By name; nobody hostile chose the names, so the hash needs no secret, for which the kernel would be asked.
+    named: HashMap<&'a str, Vec<usize>, BuildHasherDefault<DefaultHasher>>,
+    default: Verdict,
+    hides_new_calls: bool,
 }
 
 /// Understands a profile. OCI runtime specification, "Seccomp".
 pub(super) fn tables(profile: &LinuxSeccomp) -> Result<Vec<Table>, Error> {
-    let default = verdict(profile.default_action(), profile.default_errno_ret())?;
     let mut architectures = vec![NATIVE];
     for arch in profile.architectures().iter().flatten() {
         match Architecture::from_spec(*arch) {
@@ -62,36 +83,162 @@ pub(super) fn tables(profile: &LinuxSeccomp) -> Result<Vec<Table>, Error> {
             _ => (),
         }
     }
-    architectures.into_iter().map(|architecture| table(architecture, profile, default)).collect()
+    let profile = Profile::new(profile)?;
+    let has_x32 = architectures.contains(&Architecture::X32);
+    let tables = architectures.into_iter().filter(|architecture| *architecture != Architecture::X32);
+    tables.map(|architecture| profile.table(architecture, has_x32)).collect()
 }
 
-fn table(architecture: Architecture, profile: &LinuxSeccomp, default: Verdict) -> Result<Table, Error> {
-    let mut decisions: BTreeMap<u32, Decision> = BTreeMap::new();
-    let mut newest = None;
-    for syscall in profile.syscalls().iter().flatten() {
-        let verdict = verdict(syscall.action(), syscall.errno_ret())?;
-        let branches = branches(syscall)?;
-        for number in syscall.names().iter().filter_map(|name| architecture.number(name)) {
-            newest = newest.max(Some(number));
-            add(decisions.entry(number).or_insert_with(|| Decision::plain(default)), &branches, verdict, default);
+impl Profile<'_> {
+    fn new(profile: &LinuxSeccomp) -> Result<Profile<'_>, Error> {
+        let mut understood = Profile {
+            rules: Vec::new(),
+            named: HashMap::default(),
+            default: verdict(profile.default_action(), profile.default_errno_ret())?,
+            hides_new_calls: hides_new_calls(profile),
+        };
+        for syscall in profile.syscalls().iter().flatten() {
+            for name in syscall.names() {
+                understood.named.entry(name).or_default().push(understood.rules.len());
+            }
+            let verdict = verdict(syscall.action(), syscall.errno_ret())?;
+            understood.rules.push(Rule { verdict, alternatives: conditions::alternatives(syscall)? });
+        }
+        Ok(understood)
+    }
+
+    fn table(&self, architecture: Architecture, has_x32: bool) -> Result<Table, Error> {
+        let (calls, newest) = self.calls(architecture)?;
+        let mut ranges = Ranges::default();
+        if architecture == Architecture::X86_64 {
+            self.fill(&mut ranges, 0, calls, newest, 0..X32_BIT);
+            self.fill_x32(&mut ranges, has_x32, newest)?;
+        } else {
+            self.fill(&mut ranges, 0, calls, newest, 0..u32::MAX);
+        }
+        Ok(Table { audit: architecture.audit(), ranges: ranges.0 })
+    }
+
+    /// The numbers of x86_64 from [`X32_BIT`] on. Those without the bit are of no call at all, and -1 is what a
+    /// tracer makes of a call that it skips: then it is not of x32.
+    fn fill_x32(&self, ranges: &mut Ranges, has_x32: bool, newest_64: Option<u32>) -> Result<(), Error> {
+        let unknown = Decision::plain(if has_x32 { self.default } else { UNKNOWN_ARCHITECTURE });
+        let without_bit = if self.hides_beyond(newest_64) { Decision::plain(TOO_NEW) } else { unknown.clone() };
+        let newest = if has_x32 {
+            let (calls, newest) = self.calls(Architecture::X32)?;
+            self.fill(ranges, X32_BIT, calls, newest, X32_BIT..X32_BIT << 1);
+            newest
+        } else {
+            ranges.push(X32_BIT, unknown);
+            None
+        };
+        ranges.push(X32_BIT << 1, without_bit);
+        let with_bit = if has_x32 { self.beyond(newest) } else { UNKNOWN_ARCHITECTURE };
+        ranges.push(X32_BIT * 3, Decision::plain(with_bit));
+        ranges.push(u32::MAX, Decision::plain(if has_x32 { with_bit } else { self.default }));
+        Ok(())
+    }
+
+    /// Whether calls after the newest that the profile names look as if the kernel did not have them. As in runc, a
+    /// profile that names number 0 at most names no newest.
+    fn hides_beyond(&self, newest: Option<u32>) -> bool {
+        self.hides_new_calls && newest.is_some_and(|newest| newest > 0)
+    }
+
+    fn beyond(&self, newest: Option<u32>) -> Verdict {
+        if self.hides_beyond(newest) { TOO_NEW } else { self.default }
+    }
+
+    fn fill(&self, ranges: &mut Ranges, start: u32, calls: Calls, newest: Option<u32>, numbers: std::ops::Range<u32>) {
+        let mut next = start;
+        for (number, decision) in calls {
+            if number > next {
+                self.fill_gap(ranges, next, number, newest);
+            }
+            ranges.push(number, decision);
+            next = number + 1;
+        }
+        if next < numbers.end {
+            self.fill_gap(ranges, next, numbers.end, newest);
         }
     }
-    let beyond = match newest {
-        Some(_) if hides_new_calls(profile) => RET_ERRNO | libc::ENOSYS as u32,
-        _ => default,
-    };
-    Ok(Table { architecture, ranges: ranges(decisions, newest, default, beyond) })
+
+    /// Numbers without a rule, some of which may be newer than the newest with one.
+    fn fill_gap(&self, ranges: &mut Ranges, from: u32, to: u32, newest: Option<u32>) {
+        let last = newest.unwrap_or(0);
+        if from <= last {
+            ranges.push(from, Decision::plain(self.default));
+        }
+        if to - 1 > last {
+            ranges.push(from.max(last.saturating_add(1)), Decision::plain(self.beyond(newest)));
+        }
+    }
+
+    /// The calls of an architecture that rules decide about, by number, and the newest that is named: that one may
+    /// have a rule that counts for nothing.
+    fn calls(&self, architecture: Architecture) -> Result<(Calls, Option<u32>), Error> {
+        let mut found: Vec<(u32, usize, Option<u64>)> = Vec::new();
+        let mut newest = None;
+        let multiplexed = architecture.multiplexed();
+        architecture.each(|name, number| {
+            let Some(rules) = self.named.get(name) else { return };
+            found.extend(rules.iter().map(|rule| (number, *rule, None)));
+            if !multiplexed.iter().any(|(other, ..)| *other == name) {
+                newest = newest.max(Some(number));
+            }
+        });
+        for (name, number, first) in multiplexed {
+            let rules = self.named.get(name).into_iter().flatten();
+            found.extend(rules.map(|rule| (*number, *rule, Some(*first))));
+        }
+        found.retain(|(_, rule, _)| self.rules[*rule].verdict != self.default);
+        if self.hides_beyond(newest) {
+            // As in runc the direct numbers of multiplexed calls do not make a profile newer: programs that miss
+            // them go on with the others.
+            found.retain(|(number, ..)| Some(*number) <= newest);
+        }
+        found.sort_by_key(|(number, rule, _)| (*number, *rule));
+        let groups = found.chunk_by(|one, other| one.0 == other.0);
+        let decisions = groups.map(|rules| Ok((rules[0].0, self.decision(rules, architecture)?)));
+        Ok((decisions.collect::<Result<Calls, Error>>()?, newest))
+    }
+
+    fn decision(&self, rules: &[(u32, usize, Option<u64>)], architecture: Architecture) -> Result<Decision, Error> {
+        let mut decision = Decision::plain(self.default);
+        'rules: for (_, rule, first) in rules {
+            let rule = &self.rules[*rule];
+            let bare = [Vec::new()];
+            let alternatives = if rule.alternatives.is_empty() { &bare } else { rule.alternatives.as_slice() };
+            for alternative in alternatives {
+                let checked = conditions::on(alternative, architecture, *first);
+                if checked.is_empty() {
+                    decision = Decision::plain(rule.verdict);
+                    break 'rules;
+                }
+                match decision.branches.iter().find(|(known, _)| *known == checked) {
+                    None => decision.branches.push((checked, rule.verdict)),
+                    Some((_, verdict)) if *verdict == rule.verdict => (),
+                    Some(_) => {
+                        let why = "two rules want different actions for one call with the same arguments";
+                        return Err(Error::invalid("linux.seccomp.syscalls", why));
+                    }
+                }
+            }
+        }
+        decision.branches.sort_by(|(one, _), (other, _)| conditions::order(one, other));
+        Ok(decision)
+    }
 }
 
-/// Adds a rule to what is decided about a call: conditions are tried in the order of the profile, and a rule
-/// without conditions is for what none of them caught. Of several of the latter the first counts.
-fn add(decision: &mut Decision, branches: &[Vec<Condition>], verdict: Verdict, default: Verdict) {
-    if branches.is_empty() {
-        if decision.otherwise == default {
-            decision.otherwise = verdict;
+/// The decisions with their first numbers; neighbours with the same are one.
+#[derive(Default)]
+struct Ranges(Vec<(u32, Decision)>);
+
+impl Ranges {
+    fn push(&mut self, start: u32, decision: Decision) {
+        if self.0.last().is_none_or(|(_, last)| *last != decision) {
+            self.0.push((start, decision));
         }
-    } else {
-        decision.branches.extend(branches.iter().map(|conditions| (conditions.clone(), verdict)));
     }
 }
 
@@ -108,69 +255,20 @@ fn hides_new_calls(profile: &LinuxSeccomp) -> bool {
     )
 }
 
-/// Neighbours with the same decision become one range.
-fn ranges(
-    decisions: BTreeMap<u32, Decision>,
-    newest: Option<u32>,
-    default: Verdict,
-    beyond: Verdict,
-) -> Vec<(u32, Decision)> {
-    let mut ranges: Vec<(u32, Decision)> = Vec::new();
-    let mut push = |start: u32, decision: Decision| {
-        if ranges.last().is_none_or(|(_, last)| *last != decision) {
-            ranges.push((start, decision));
-        }
-    };
-    let mut next = 0;
-    for (number, decision) in decisions {
-        if number > next {
-            push(next, Decision::plain(default));
-        }
-        push(number, decision);
-        next = number + 1;
-    }
-    push(next, Decision::plain(if newest.is_some() { beyond } else { default }));
-    ranges
-}
-
 fn verdict(action: LinuxSeccompAction, errno: Option<u32>) -> Result<Verdict, Error> {
-    // The kernel takes no larger error number (MAX_ERRNO), and 16 bits of data.
-    let errno_or = |default: i32| match errno.unwrap_or(default as u32) {
-        errno if errno <= 4095 => Ok(errno),
-        errno => Err(Error::invalid("linux.seccomp.errnoRet", format!("{errno} is no error number"))),
+    // The kernel takes no larger error number than MAX_ERRNO; a tracer gets 16 bits.
+    let data_up_to = |most: u32| match errno.unwrap_or(libc::EPERM as u32) {
+        data if data <= most => Ok(data),
+        data => Err(Error::invalid("linux.seccomp.errnoRet", format!("{data} is more than {most}"))),
     };
     Ok(match action {
         LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => RET_KILL_THREAD,
         LinuxSeccompAction::ScmpActKillProcess => RET_KILL_PROCESS,
         LinuxSeccompAction::ScmpActTrap => RET_TRAP,
-        LinuxSeccompAction::ScmpActErrno => RET_ERRNO | errno_or(libc::EPERM)?,
-        LinuxSeccompAction::ScmpActTrace => RET_TRACE | errno_or(libc::EPERM)?,
+        LinuxSeccompAction::ScmpActErrno => RET_ERRNO | data_up_to(4095)?,
+        LinuxSeccompAction::ScmpActTrace => RET_TRACE | data_up_to(0xffff)?,
         LinuxSeccompAction::ScmpActLog => RET_LOG,
         LinuxSeccompAction::ScmpActAllow => RET_ALLOW,
         LinuxSeccompAction::ScmpActNotify => RET_USER_NOTIF,
-    })
-}
-
-/// The conditions of a rule: all must hold, except that several on one argument are alternatives.
-fn branches(syscall: &LinuxSyscall) -> Result<Vec<Vec<Condition>>, Error> {
-    let args = syscall.args().as_deref().unwrap_or_default();
-    let conditions = args.iter().map(condition).collect::<Result<Vec<_>, _>>()?;
-    if conditions.is_empty() {
-        return Ok(Vec::new());
-    }
-    let repeated =
-        conditions.iter().enumerate().any(|(at, one)| conditions[..at].iter().any(|other| other.index == one.index));
-    Ok(if repeated { conditions.into_iter().map(|condition| vec![condition]).collect() } else { vec![conditions] })
-}
-
-fn condition(arg: &LinuxSeccompArg) -> Result<Condition, Error> {
-    if arg.index() > 5 {
-        return Err(Error::invalid("linux.seccomp.syscalls.args.index", "system calls have arguments 0 to 5"));
-    }
-    Ok(Condition {
-        index: arg.index() as u32,
-        operator: arg.op(),
-        value: arg.value(),
-        value_two: arg.value_two().unwrap_or(0),
     })
 }
