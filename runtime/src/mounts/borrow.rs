@@ -30,8 +30,7 @@ pub(crate) fn open_sources(mounts: &mut [PlannedMount], linux: &Linux) -> Result
             tree => {
                 let object = || format!("{} at {}", mount.source.display(), mount.destination.display());
                 let tree = tree.at("mount", object())?;
-                // What is mounted in the container must not appear on the host.
-                sys::set_mount_attr(&tree, &SLAVE, true).at("make slave", object())?;
+                cut_off(&tree, mount)?;
                 mount.tree = Some(tree);
             }
         }
@@ -39,7 +38,13 @@ pub(crate) fn open_sources(mounts: &mut [PlannedMount], linux: &Linux) -> Result
     Ok(())
 }
 
-const SLAVE: MountAttr = MountAttr { set: 0, clear: 0, propagation: libc::MS_SLAVE, userns_fd: 0 };
+/// Keeps what is mounted in the container from appearing on the host through a mount that the caller made, as other
+/// mounts are kept from it by the container's own mount namespace.
+pub(super) fn cut_off(tree: &OwnedFd, mount: &PlannedMount) -> Result<(), Failure> {
+    let slave = MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() };
+    let object = || format!("{} at {}", mount.source.display(), mount.destination.display());
+    sys::set_mount_attr(tree, &slave, true).at("make slave", object())
+}
 
 /// The host's /sys in place of a container's own: read-only as a whole, with the cgroups in it, which may be the
 /// caller's to change (CVE-2023-25809).

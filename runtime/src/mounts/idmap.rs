@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Mount};
 
-use super::{Kind, PlannedMount};
+use super::{Kind, PlannedMount, borrow};
 use crate::child::Child;
 use crate::error::{Context, Error, Failure};
 use crate::sys::{self, MountAttr, attr, ns};
@@ -63,7 +63,12 @@ pub(crate) fn prepare(mounts: &mut [PlannedMount], linux: &Linux) -> Result<(), 
             made.push((mapping, namespace));
             made.len() - 1
         };
-        mount.tree = Some(map(mount, &made[at].1)?);
+        let tree = map(mount, &made[at].1)?;
+        // With this the host is to see what is mounted in there.
+        if !matches!(linux.rootfs_propagation().as_deref(), Some("shared" | "rshared")) {
+            borrow::cut_off(&tree, mount)?;
+        }
+        mount.tree = Some(tree);
     }
     Ok(())
 }

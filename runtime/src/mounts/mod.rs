@@ -151,7 +151,11 @@ fn bind(root: &Root, mount: &PlannedMount, recursive: bool) -> Result<(), Failur
     over_proc::check_source(mount, tree)?;
     let is_folder = is_folder(tree).at(step, object())?;
     let target = target(root, &mount.destination, is_folder).at(step, object())?;
-    set_attributes(tree, &mount.options.bind_attr(), &mount.options).at(step, object())?;
+    set_attributes(tree, &mount.options.bind_attr(), &mount.options).map_err(|errno| match errno {
+        Errno::EPERM => Failure::new(step, object(), errno)
+            .note("in a user namespace the options of a mount from outside can be made stricter only"),
+        _ => Failure::new(step, object(), errno),
+    })?;
     sys::attach_mount(tree, &target).at(step, object())
 }
 

@@ -130,3 +130,39 @@ fn namespaces_of_the_host_can_be_joined() {
     ended(other);
     assert_eq!(ran.ok().lines().collect::<Vec<_>>(), host);
 }
+
+#[test]
+fn what_is_mounted_inside_does_not_appear_on_the_host() {
+    if !can_run() {
+        return;
+    }
+    // A volume that is a shared mount, as systemd makes all of them.
+    let script = r#"set -e; mount -t tmpfs tmpfs "$1"; mount --make-shared "$1"; mkdir "$1/sub"; chmod 777 "$1" "$1/sub"
+                    shift; "$@"; grep /sub /proc/self/mountinfo || echo none"#;
+    let ids = json!([{"containerID": 0, "hostID": 5, "size": 10}]);
+    for (mapped, mut container) in
+        [("container", in_user_namespace("")), ("mount", Container::new("")), ("nothing", Container::new(""))]
+    {
+        let volume = container.folder.path().join("volume");
+        std::fs::create_dir(&volume).expect("volume");
+        let mut mount = json!({"destination": "/mnt", "source": volume.to_str(), "options": ["rbind"]});
+        if mapped == "mount" {
+            mount["uidMappings"] = ids.clone();
+            mount["gidMappings"] = ids.clone();
+        }
+        container = container.add_mount(mount);
+        let inside = "mount -t tmpfs tmpfs /mnt/sub && grep -c /mnt/sub /proc/self/mountinfo";
+        container.spec["process"]["args"] = json!(["sh", "-c", inside]);
+        for set in ["bounding", "effective", "permitted"] {
+            container.spec["process"]["capabilities"][set] = json!(["CAP_SYS_ADMIN"]);
+        }
+        container.write_config();
+        let bundle = container.folder.path().to_str().expect("path");
+        let run = container.command(&["run", "--bundle", bundle, &container.id]);
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).arg(&volume);
+        command.arg(run.get_program()).args(run.get_args());
+        let ran = Ran::from(command.output().expect("unshare"));
+        assert_eq!(ran.ok(), "1\nnone\n", "ids of the {mapped} are mapped");
+    }
+}
