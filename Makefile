@@ -2,11 +2,12 @@
 # make demo     build, start a private node, run examples/hello.yaml, fetch its page
 # make test     format, lints, every test; installs what the tests need
 # make vm       the tests that need systemd and cgroup v2, and all of the runtime's, in a guest under qemu
+# make fuzz     hostile input for the runtime's parsers, FUZZ_SECONDS (300) for each; needs a nightly toolchain
 # make bench    figures beside a peer, as ratios, in one run
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-stop test lint unit e2e vm bench deps deps-build deps-vm clean install
+.PHONY: help build demo demo-stop test lint unit e2e vm fuzz bench deps deps-build deps-vm clean install
 
 # Releases are static. Where rustup cannot give the musl target, a static glibc build stands in.
 MUSL   := x86_64-unknown-linux-musl
@@ -66,6 +67,10 @@ test: deps lint unit e2e
 vm: deps-vm
 	cargo build -p orlop-shim -p orlop-runtime -p orlop
 	ORLOP_VM=all cargo test -p orlop-tests --test vm
+
+FUZZ_SECONDS ?= 300
+fuzz:
+	@fuzz/run $(FUZZ_SECONDS)
 
 bench: deps deps-vm build
 	cargo build --release -p orlop-tests --bin bench

@@ -17,6 +17,11 @@ pub(crate) fn parse_spec(bytes: &[u8], path: &Path) -> Result<(Spec, Vec<String>
     parse(bytes, path, "/process")
 }
 
+/// A process alone.
+pub(crate) fn parse_process(bytes: &[u8], path: &Path) -> Result<(Process, Vec<String>), Error> {
+    parse(bytes, path, "")
+}
+
 /// Reads JSON in which the property at `process` is a process.
 fn parse<T: DeserializeOwned>(bytes: &[u8], path: &Path, process: &str) -> Result<(T, Vec<String>), Error> {
     let invalid = |error: serde_json::Error| Error::invalid(path.display().to_string(), error.to_string());
@@ -76,7 +81,7 @@ impl Runtime {
     /// capabilities are left out, with a warning.
     pub fn read_process(&self, path: &Path) -> Result<Process, Error> {
         let bytes = document::read_any(path)?;
-        let (process, unknown) = parse(&bytes, path, "")?;
+        let (process, unknown) = parse_process(&bytes, path)?;
         self.warn_of_capabilities(&unknown);
         Ok(process)
     }

@@ -17,6 +17,8 @@ mod document;
 mod error;
 mod exec;
 mod features;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod handshake;
 mod hooks;
 mod identity;

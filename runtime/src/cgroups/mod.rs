@@ -22,6 +22,8 @@ mod v2;
 
 pub(crate) use detect::{Layout, unescape};
 pub(crate) use entrance::{Below, Entrance};
+#[cfg(fuzzing)]
+pub(crate) use limits::understand;
 pub(crate) use limits::unsupported;
 pub(crate) use oom::OomWatch;
 pub(crate) use place::Place;

@@ -63,7 +63,7 @@ fn a_console_swapped_for_a_link_leads_nowhere() {
     // In the container the link leads to a file of procfs; outside of it to the canary.
     let inside = container.rootfs().join(canary.path().strip_prefix("/").expect("absolute"));
     std::fs::create_dir_all(&inside).expect("folder");
-    symlink("/proc/sysrq-trigger", inside.join("secret")).expect("link");
+    symlink("/proc/version", inside.join("secret")).expect("link");
     race(&container, &canary, &console, &evil);
 }
 
@@ -77,7 +77,7 @@ fn a_terminal_swapped_for_a_link_is_not_the_console() {
     std::fs::create_dir(&pts).expect("folder");
     std::fs::create_dir(&evil).expect("folder");
     for number in 0..4 {
-        symlink("/proc/sysrq-trigger", evil.join(number.to_string())).expect("link");
+        symlink("/proc/version", evil.join(number.to_string())).expect("link");
     }
     race(&with_terminal(volume.path()), &canary, &pts, &evil);
 }
@@ -88,7 +88,7 @@ fn a_console_that_is_a_link_is_refused() {
         return;
     }
     let canary = Canary::new();
-    for target in [canary.path().join("secret"), "/proc/sysrq-trigger".into(), "console".into()] {
+    for target in [canary.path().join("secret"), "/proc/version".into(), "console".into()] {
         let volume = device_folder();
         std::fs::create_dir(volume.path().join("pts")).expect("folder");
         symlink(&target, volume.path().join("console")).expect("link");

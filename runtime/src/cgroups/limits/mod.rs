@@ -40,6 +40,20 @@ pub(crate) fn unsupported(resources: &LinuxResources) -> Result<(), Error> {
     v1(resources).map(drop)
 }
 
+/// All that is worked out from limits, for hosts of both versions.
+#[cfg(fuzzing)]
+pub(crate) fn understand(resources: &LinuxResources) {
+    if unsupported(resources).is_err() {
+        return;
+    }
+    if let Ok(policy) = DevicePolicy::new(resources.devices().as_deref().unwrap_or_default()) {
+        super::devices::program(&policy);
+    }
+    for present in [None, Some("max"), Some("100000 5000"), Some("18446744073709551615"), Some("-1")] {
+        let _ = v2(resources, &|_| present.map(str::to_owned), &|_| true);
+    }
+}
+
 /// The settings for the version 1 controllers.
 pub(super) fn v1(resources: &LinuxResources) -> Result<Vec<Setting>, Error> {
     let mut settings = Vec::new();
