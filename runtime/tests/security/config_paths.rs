@@ -114,10 +114,11 @@ fn ids_are_plain_names() {
     let bundle = container.folder.path().to_str().expect("path");
     let long = "x".repeat(256);
     let up = format!("..{}", canary.path().display());
-    for id in ["", ".", "..", "../x", "a/b", "/", "/tmp/x", "a b", "a\nb", "é", "a*", "$(x)", "%00", &long, &up] {
+    let absolute = canary.path().join("folder").display().to_string();
+    for id in ["", ".", "..", "../x", "a/b", "a b", "a\nb", "é", "a*", "$(x)", "%00", &long, &up, &absolute] {
+        // The same check as for `create`, which would leave a process with our pipes.
         for verb in [
-            &["create", "--bundle", bundle][..],
-            &["run", "--bundle", bundle],
+            &["run", "--bundle", bundle][..],
             &["start"],
             &["state"],
             &["kill"],
@@ -154,7 +155,8 @@ fn settings_do_not_smuggle_others() {
     let smuggled: [Value; 3] = [
         json!({"kernel.shmmni": "1+kernel.core_pattern=|/x"}),
         json!({"kernel.shmmni=1\nkernel.core_pattern": "|/x"}),
-        json!({"kernel.core_pattern": "|/x"}),
+        // What it is already: should it be written, nothing has changed.
+        json!({"kernel.core_pattern": settings[0].trim()}),
     ];
     for sysctl in smuggled {
         let container = Container::new("echo started").set("/linux/sysctl", sysctl.clone());
