@@ -53,6 +53,7 @@ demo-stop:
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo rustc -q -p orlop-runtime --lib --profile check -- --cfg fuzzing -D warnings
 
 unit: deps
 	cargo build -p orlop-shim -p orlop-runtime -p orlop-cri -p orlop-cni -p orlop

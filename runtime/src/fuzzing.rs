@@ -29,7 +29,7 @@ fn plan(spec: &Spec) {
         cgroups::understand(resources);
     }
     for mount in spec.mounts().iter().flatten() {
-        let _ = PlannedMount::new(mount, Path::new("/bundle"), None);
+        let _ = PlannedMount::new(mount, Path::new("/bundle"), None, linux);
     }
     let _ = devices::plan(linux.devices().as_deref().unwrap_or_default());
     let _ = linux.rootfs_propagation().as_deref().map(mounts::rootfs_propagation);
