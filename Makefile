@@ -3,11 +3,12 @@
 # make test     format, lints, every test; installs what the tests need
 # make vm       the tests that need systemd and cgroup v2, and all of the runtime's, in a guest under qemu
 # make fuzz     hostile input for the runtime's parsers, FUZZ_SECONDS (300) for each; needs a nightly toolchain
+# make peers    containerd and podman with orlop-runtime as their runtime, beside runc
 # make bench    figures beside a peer, as ratios, in one run
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-stop test lint unit e2e vm fuzz bench deps deps-build deps-vm clean install
+.PHONY: help build demo demo-stop test lint unit e2e vm fuzz peers bench deps deps-build deps-vm deps-peers clean install
 
 # Releases are static. Where rustup cannot give the musl target, a static glibc build stands in.
 MUSL   := x86_64-unknown-linux-musl
@@ -72,6 +73,14 @@ vm: deps-vm
 FUZZ_SECONDS ?= 300
 fuzz:
 	@fuzz/run $(FUZZ_SECONDS)
+
+# Not part of `make test`: their packages are large.
+deps-peers: deps-build
+	@dist/apt-install busybox-static runc bsdutils containerd podman conmon
+
+peers: deps-peers
+	cargo build -p orlop-runtime
+	ORLOP_BIN=$(abspath $(OUT))/debug cargo test -p orlop-tests --test peers
 
 bench: deps deps-vm build
 	cargo build --release -p orlop-tests --bin bench

@@ -8,6 +8,7 @@ mod peak;
 mod pods;
 mod runtime;
 mod scale;
+mod seccomp;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ fn bench() -> Result<()> {
     }
     println!("programs: {}", programs::folder()?.display());
     runtime::compare(&runtime::RUNC)?;
+    seccomp::compare()?;
     guest::compare()?;
     if argument.as_deref() == Some("runtime") {
         return Ok(());

@@ -1,0 +1,48 @@
+//! What an engine and its containers left: everything that they had was below one folder, or bears its path.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+/// The mounts, the processes and the cgroups that belong to the folder's containers.
+pub(crate) fn below(folder: &Path) -> Result<Vec<String>> {
+    let mut left = BTreeSet::new();
+    let text = folder.display().to_string();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    left.extend(mounts.lines().filter(|line| line.contains(&text)).map(|line| format!("mount {line}")));
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains(&text) {
+            left.insert(format!("process {} {line}", entry.file_name().display()));
+        }
+    }
+    for id in std::fs::read_to_string(ids(folder)).unwrap_or_default().lines() {
+        groups(Path::new("/sys/fs/cgroup"), 4, id, &mut left);
+        let state = Path::new("/run/orlop/runtime").join(id);
+        if state.exists() {
+            left.insert(format!("state {}", state.display()));
+        }
+    }
+    Ok(left.into_iter().collect())
+}
+
+/// The file with the ids of all containers that were made.
+pub(crate) fn ids(folder: &Path) -> PathBuf {
+    folder.join("ids")
+}
+
+fn groups(folder: &Path, depth: usize, id: &str, left: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        if entry.file_name().to_string_lossy().contains(id) {
+            left.insert(format!("cgroup {}", entry.path().display()));
+        }
+        if depth > 1 {
+            groups(&entry.path(), depth - 1, id, left);
+        }
+    }
+}
