@@ -102,3 +102,59 @@ fn is_used_fully() {
         assert!(!folder.join("box").exists(), "{}", folder.display());
     }
 }
+
+/// Where version 2 is mounted.
+fn version_2() -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
+    let found = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let at = fields.next()?;
+        (fields.next() == Some("cgroup2")).then(|| PathBuf::from(at))
+    });
+    if found.is_none() {
+        println!("SKIP: no cgroup2 is mounted");
+    }
+    found
+}
+
+#[test]
+fn of_version_2_alone() {
+    let Some(mounted) = version_2().filter(|_| can_run()) else { return };
+    // Without a group of its own a container sees the caller's, and cannot change it.
+    let mut user =
+        User::new("grep ' /sys/fs/cgroup ' /proc/self/mountinfo; echo 1 > /sys/fs/cgroup/cgroup.procs || echo no");
+    user.unified = true;
+    let output = user.run().ok();
+    assert!(output.contains(" ro,") && output.contains("cgroup2") && output.ends_with("no\n"), "{output}");
+    let mut user = User::new("true").set("/linux/resources", json!({"memory": {"limit": 1 << 20}}));
+    user.unified = true;
+    let error = user.run().error();
+    assert!(error.contains("cannot set memory limit") && error.contains("linux.resources.memory"), "{error}");
+
+    let name = format!("orlop-test-delegated-{}-v2", std::process::id());
+    let delegated = Delegated { folders: vec![mounted.join(&name)], name };
+    let top = &delegated.folders[0];
+    std::fs::create_dir_all(top.join("caller")).expect("make cgroup");
+    nix::unistd::chown(top, Some(ID.into()), Some(ID.into())).expect("chown");
+    for file in ["cgroup.procs", "cgroup.subtree_control", "caller/cgroup.procs"] {
+        give(&top.join(file), ID);
+    }
+    let path = json!(format!("/{}/box", delegated.name));
+    let mut user = User::new("sleep 1000 & exec sleep 1000").set("/linux/cgroupsPath", path);
+    user.unified = true;
+    // From elsewhere nobody gets in there.
+    let error = user.create().error();
+    assert!(error.contains("clone the container's process: Permission denied (its cgroup"), "{error}");
+    user.cgroup = Some(Path::new("/sys/fs/cgroup").join(&delegated.name).join("caller"));
+    user.run_detached();
+    let pids = || user.call(&["ps", "-f", "json", user.id()]).ok();
+    wait_until("two processes", || serde_json::from_str::<Vec<u32>>(&pids()).expect("pids").len() == 2);
+    user.call(&["pause", user.id()]).ok();
+    assert_eq!(user.status(), "paused");
+    user.call(&["resume", user.id()]).ok();
+    assert!(user.exec("grep ^0: /proc/self/cgroup").ok().starts_with("0::/"));
+    user.call(&["kill", "--all", user.id(), "KILL"]).ok();
+    wait_until("death", || user.status() == "stopped");
+    user.call(&["delete", user.id()]).ok();
+    assert!(!top.join("box").exists());
+}

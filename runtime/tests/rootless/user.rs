@@ -19,6 +19,7 @@ const AS_USER: &str = r#"
 set -e
 for file in passwd group subuid subgid; do mount --bind "$FOLDER/etc/$file" /etc/$file; done
 mount --bind "$PROGRAM" "$FOLDER/orlop-runtime"
+if [ -n "$UNIFIED" ]; then umount -R /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup; fi
 if [ -n "$CGROUP" ]; then echo $$ > "$CGROUP/cgroup.procs"; fi
 exec setpriv --reuid="$ID" --regid="$ID" --clear-groups --inh-caps=-all \
     /usr/bin/env -i PATH="$TOOLS" HOME="$FOLDER" USER="$NAME" XDG_RUNTIME_DIR="$FOLDER/run" "$@"
@@ -31,6 +32,8 @@ pub(crate) struct User {
     pub(crate) tools: String,
     /// The version 2 group that the runtime is called from.
     pub(crate) cgroup: Option<PathBuf>,
+    /// Whether the user finds version 2 only at /sys/fs/cgroup, whatever the host has there.
+    pub(crate) unified: bool,
 }
 
 /// Whether these tests can be run here; says why not.
@@ -71,7 +74,7 @@ impl User {
         give(&folder.join("etc"), 0);
         std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).expect("chmod");
         let tools = std::env::var("PATH").expect("PATH");
-        User { container, program: env!("CARGO_BIN_EXE_orlop-runtime").into(), tools, cgroup: None }
+        User { container, program: env!("CARGO_BIN_EXE_orlop-runtime").into(), tools, cgroup: None, unified: false }
     }
 
     /// The same with the user's range mapped too, by newuidmap and newgidmap.
@@ -126,6 +129,7 @@ impl User {
         command.args(["--mount", "--propagation", "private", "sh", "-c", AS_USER, "sh"]);
         command.arg(program).args(args);
         let cgroup = self.cgroup.as_deref().unwrap_or(Path::new(""));
+        command.env("UNIFIED", if self.unified { "1" } else { "" });
         command.env("FOLDER", self.folder()).env("PROGRAM", &self.program).env("CGROUP", cgroup);
         command.env("ID", ID.to_string()).env("NAME", NAME).env("TOOLS", &self.tools);
         command.current_dir("/").stdin(Stdio::null());
