@@ -143,7 +143,8 @@ impl Runtime {
     fn clean_up(&self, folder: Folder, record: &Record, spec: &Spec) -> Result<(), Failure> {
         folder.release_groups(record)?;
         // The record goes last, and only when there is nothing left that it would be needed for.
-        self.remove(folder, record, spec.hooks().as_ref().filter(|_| record.is_written()))
+        let hooks = spec.hooks().as_ref().filter(|_| folder.has_record());
+        self.remove(folder, record, hooks)
     }
 }
 
@@ -258,11 +259,12 @@ fn plan(
     mounts::open_sources(&mut mounts, linux)?;
     let pairs = linux.sysctl().iter().flatten().map(|(name, value)| (name.clone(), value.clone()));
     let given = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
-    if opts.no_pivot && linux.rootfs_propagation().as_deref() == Some("shared") {
+    let propagation = linux.rootfs_propagation().as_deref().filter(|text| !text.is_empty());
+    let propagation = propagation.map(mounts::rootfs_propagation).transpose()?;
+    if opts.no_pivot && propagation.is_some_and(|(mode, _)| mode == libc::MS_SHARED) {
         let why = "without pivot_root the host's mounts would change; use another linux.rootfsPropagation";
         return Err(Error::unsupported("--no-pivot with shared propagation", why));
     }
-    let propagation = linux.rootfs_propagation().as_deref().filter(|text| !text.is_empty());
     let namespaces = Namespaces::plan(linux)?;
     Ok(InitPlan {
         process,
@@ -273,7 +275,7 @@ fn plan(
         rootfs: checked.rootfs.clone(),
         detached: rootfs::mount_detached(&opts.rootfs)?,
         read_only: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
-        propagation: propagation.map(mounts::rootfs_propagation).transpose()?,
+        propagation,
         mounts,
         nodes: devices::plan(linux.devices().as_deref().unwrap_or_default())?,
         no_pivot: opts.no_pivot,
@@ -294,8 +296,9 @@ fn plan(
 fn clone(plan: &mut InitPlan) -> Result<(Pid, OwnedFd), Error> {
     let guard = plan.namespaces.for_children()?;
     let object = "the container's process";
-    if plan.namespaces.joins_user() {
-        // Its new namespaces are to belong to the user namespace that is there already.
+    if plan.namespaces.goes_ahead() {
+        // Its new namespaces are to belong to a user namespace that is there already, or the caller could not come
+        // back from where it goes.
         let fork = |plan: &InitPlan| sys::clone_process(0, plan.entrance.unified());
         let cloned = user_namespace::clone_ahead(plan, fork, plan.namespaces.clone, init::go_ahead, init::run);
         drop(guard);

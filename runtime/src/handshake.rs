@@ -143,8 +143,12 @@ fn be_patient(socket: &OwnedFd) -> Result<(), Failure> {
 pub(crate) struct CallerEnd(OwnedFd);
 
 impl CallerEnd {
+    /// One that has ended meanwhile left a report that says why, which is read next.
     pub(crate) fn tell(&self, go: Go) -> Result<(), Failure> {
-        send(self.0.as_raw_fd(), &[go as u8], MsgFlags::MSG_NOSIGNAL).at(STEP, INIT).map(drop)
+        match send(self.0.as_raw_fd(), &[go as u8], MsgFlags::MSG_NOSIGNAL) {
+            Err(Errno::EPIPE | Errno::ECONNRESET) if go != Go::Recorded => Ok(()),
+            result => result.at(STEP, INIT).map(drop),
+        }
     }
 
     /// The next report; `None` when the process executed its program or ended.

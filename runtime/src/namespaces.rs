@@ -11,6 +11,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxTimeOffset};
 use crate::error::{Context, Error, Failure};
 use crate::inherited;
 use crate::sys::{self, ns};
+use crate::user_namespace::Caller;
 
 /// The namespaces of a new process.
 #[derive(Debug, Default)]
@@ -115,23 +116,22 @@ impl Namespaces {
             self.join_early(&mut guard)?;
         }
         if let Some(pid) = self.pid.take() {
-            let back = own("pid")?;
-            match sys::setns(&pid, ns::PID) {
-                Err(Errno::EPERM) if self.joins_user() => self.pid = Some(pid),
-                result => {
-                    result.at("join", "process namespace")?;
-                    guard.pid = Some(back);
-                }
+            match join_for_a_while(&pid, ns::PID, "pid")? {
+                Joined::Until(back) => guard.pid = Some(back),
+                Joined::NoWayBack if self.has_new_user() => return Err(no_way_back(ns::PID)),
+                // For the process that goes ahead, which does not come back.
+                Joined::NoWayBack => self.pid = Some(pid),
+                Joined::NotAllowed if self.joins_user() => self.pid = Some(pid),
+                Joined::NotAllowed => return Err(Failure::new("join", name(ns::PID), Errno::EPERM)),
             }
         }
         if let Some(time) = self.time.take() {
-            let back = own("time")?;
-            match sys::setns(&time, ns::TIME) {
-                Err(Errno::EPERM) if self.joins_user() => self.joined.insert(0, (ns::TIME, time)),
-                result => {
-                    result.at("join", "time namespace")?;
-                    guard.time = Some(back);
-                }
+            match join_for_a_while(&time, ns::TIME, "time")? {
+                Joined::Until(back) => guard.time = Some(back),
+                Joined::NoWayBack if self.has_new_user() => return Err(no_way_back(ns::TIME)),
+                Joined::NoWayBack => self.joined.insert(0, (ns::TIME, time)),
+                Joined::NotAllowed if self.joins_user() => self.joined.insert(0, (ns::TIME, time)),
+                Joined::NotAllowed => return Err(Failure::new("join", name(ns::TIME), Errno::EPERM)),
             }
         }
         if self.clone & ns::TIME != 0 && !self.time_offsets.is_empty() {
@@ -163,13 +163,10 @@ impl Namespaces {
                     continue;
                 }
             };
-            let back = own(file)?;
-            match sys::setns(&namespace, kind) {
-                Err(Errno::EPERM) => self.joined.push((kind, namespace)),
-                result => {
-                    result.at("join", name(kind))?;
-                    guard.others.push((kind, back));
-                }
+            match join_for_a_while(&namespace, kind, file)? {
+                Joined::Until(back) => guard.others.push((kind, back)),
+                Joined::NotAllowed => self.joined.push((kind, namespace)),
+                Joined::NoWayBack => return Err(no_way_back(kind)),
             }
         }
         Ok(())
@@ -219,6 +216,11 @@ impl Namespaces {
         self.user.is_some()
     }
 
+    /// Whether a process goes ahead into namespaces from which the caller could not come back.
+    pub(crate) fn goes_ahead(&self) -> bool {
+        self.joins_user() || self.pid.is_some()
+    }
+
     /// Every descriptor that this value owns: the new process drops it.
     pub(crate) fn fds(&self) -> impl Iterator<Item = &OwnedFd> {
         self.joined
@@ -231,8 +233,39 @@ impl Namespaces {
     }
 }
 
+/// What became of the caller's joining a namespace for its children.
+enum Joined {
+    /// It is there; this leads back.
+    Until(OwnedFd),
+    NotAllowed,
+    NoWayBack,
+}
+
+/// Joins a namespace that is to be left again. Root of a user namespace may be kept from coming back to what
+/// belongs to the host, even to its own: that is asked before, by joining what it is in already.
+fn join_for_a_while(namespace: &OwnedFd, kind: u64, file: &str) -> Result<Joined, Failure> {
+    let back = own(file)?;
+    match sys::setns(&back, kind) {
+        // An ordinary user is root nowhere, and may join nothing.
+        Err(Errno::EPERM) if Caller::current().is_ordinary() => return Ok(Joined::NotAllowed),
+        Err(Errno::EPERM) => return Ok(Joined::NoWayBack),
+        result => result.at("join", format!("its own {}", name(kind)))?,
+    }
+    match sys::setns(namespace, kind) {
+        Err(Errno::EPERM) => Ok(Joined::NotAllowed),
+        result => result.at("join", name(kind)).map(|()| Joined::Until(back)),
+    }
+}
+
+fn no_way_back(kind: u64) -> Failure {
+    let why = "the caller may not come back to its own, which belongs to another user namespace: join a user namespace \
+               by its path, or none";
+    Failure::refused("join", format!("{} beside a new user namespace", name(kind)), why)
+}
+
 fn name(kind: u64) -> &'static str {
     match kind {
+        ns::PID => "process namespace",
         ns::MOUNT => "mount namespace",
         ns::NET => "network namespace",
         ns::IPC => "IPC namespace",
@@ -285,7 +318,7 @@ impl ChildNamespaces {
 
 impl Drop for ChildNamespaces {
     fn drop(&mut self) {
-        // One's own namespaces can always be gone back to: the calls have what they need since before.
+        // That these may be gone back to was asked before they were left.
         if let Some(pid) = &self.pid {
             let _ = sys::setns(pid, ns::PID);
         }

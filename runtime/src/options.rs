@@ -23,7 +23,7 @@ pub struct CreateOptions {
     /// A listening unix socket that gets the terminal's master, as runc sends it; without it the master
     /// comes back in [`Created::terminal`].
     pub console_socket: Option<PathBuf>,
-    /// A file that gets the process id in decimal, written by rename.
+    /// A file that gets the process id in decimal. It appears whole.
     pub pid_file: Option<PathBuf>,
     /// How many descriptors from 3 on are sockets that the process listens on. It keeps them, and is told by
     /// `LISTEN_FDS` and `LISTEN_PID=1`, as runc tells it; sd_listen_fds(3).

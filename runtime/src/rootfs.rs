@@ -12,6 +12,7 @@ use crate::cgroups::unescape;
 use crate::error::{Context, Error, Failure};
 use crate::options::Rootfs;
 use crate::path::Root;
+use crate::procfs;
 use crate::sys::{self, FsContext, MountAttr};
 
 /// Mounts an overlay without attaching it anywhere; `None` for a root filesystem that is a folder.
@@ -144,7 +145,7 @@ fn set_propagation(root: &Root, propagation: Option<(u64, bool)>) -> Result<(), 
 pub(crate) fn move_over(root: &Root, rootfs: &Path, propagation: Option<(u64, bool)>) -> Result<(), Failure> {
     let none = None::<&str>;
     let own = std::fs::canonicalize(rootfs).at("resolve", rootfs.display())?;
-    let list = std::fs::read_to_string("/proc/self/mountinfo").at("read", "/proc/self/mountinfo")?;
+    let list = procfs::read_text("/proc/self/mountinfo").at("read", "/proc/self/mountinfo")?;
     for point in whole_mounts(&list, &["proc", "sysfs"]).into_iter().filter(|point| !point.starts_with(&own)) {
         mount(none, &point, none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none).at("make private", point.display())?;
         match umount2(&point, MntFlags::MNT_DETACH) {

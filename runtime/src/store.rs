@@ -87,11 +87,6 @@ impl Record {
             paused_early: false,
         }
     }
-
-    /// Whether create got as far as writing it down, before it made anything.
-    pub(crate) fn is_written(&self) -> bool {
-        !self.cgroups.0.is_empty()
-    }
 }
 
 fn owner() -> String {
@@ -173,6 +168,11 @@ impl Folder {
 
     pub(crate) fn record(&self, id: &str) -> Result<Record, Error> {
         read_record(&self.path, id)
+    }
+
+    /// Whether create got as far as writing the record, before it made anything.
+    pub(crate) fn has_record(&self) -> bool {
+        self.path.join(STATE).exists()
     }
 
     /// Replaces the record.

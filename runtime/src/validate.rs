@@ -3,12 +3,13 @@
 
 mod text;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
 
 use crate::cgroups;
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::hooks;
 use crate::inherited;
 use crate::net_devices;
@@ -147,7 +148,7 @@ fn names(spec: &Spec) -> Result<(), Error> {
     Ok(())
 }
 
-/// Kernel parameters that exist once per namespace, and which namespace that is. Others are the host's.
+/// Kernel parameters that exist once per namespace. Others are the host's, as are those of a namespace of its own.
 fn sysctls(spec: &Spec) -> Result<(), Error> {
     const IPC: [&str; 8] = ["msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced"];
     for name in linux(spec).and_then(|linux| linux.sysctl().as_ref()).into_iter().flat_map(|all| all.keys()) {
@@ -166,11 +167,28 @@ fn sysctls(spec: &Spec) -> Result<(), Error> {
             "kernel.hostname" => return Err(Error::invalid(field(), "use the property hostname")),
             _ => return Err(Error::invalid(field(), "it belongs to the whole host, not to a namespace")),
         };
-        if !has(spec, needs) {
+        if !has(spec, needs) || is_of_caller(spec, needs)? {
             return Err(Error::invalid(field(), format!("it needs a {needs} namespace of the container's own")));
         }
     }
     Ok(())
+}
+
+/// Whether the namespace of this kind is one to join, and the caller's own.
+fn is_of_caller(spec: &Spec, kind: LinuxNamespaceType) -> Result<bool, Error> {
+    let namespaces = linux(spec).and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten();
+    let path = namespaces.filter(|namespace| namespace.typ() == kind).find_map(|namespace| namespace.path().as_ref());
+    let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) else { return Ok(false) };
+    let file = match kind {
+        LinuxNamespaceType::Network => "net",
+        LinuxNamespaceType::Ipc => "ipc",
+        _ => "uts",
+    };
+    let identity = |path: &Path| -> Result<_, Error> {
+        let meta = std::fs::metadata(path).at("open namespace", path.display())?;
+        Ok((meta.dev(), meta.ino()))
+    };
+    Ok(identity(path)? == identity(Path::new(&format!("/proc/self/ns/{file}")))?)
 }
 
 fn network_devices(spec: &Spec) -> Result<(), Error> {

@@ -96,6 +96,10 @@ impl Cgroups {
             let why = format!("unknown controller {name:?}: the container is in no version 1 hierarchy that has it");
             return Err(Error::invalid("cgroup", why));
         }
+        if self.0.is_empty() && !below.all.as_os_str().is_empty() {
+            let why = format!("{} is below the container's groups, and it has none", below.all.display());
+            return Err(Error::invalid("cgroup", why));
+        }
         for group in &self.0 {
             let own = below.by_controller.iter().find(|(name, _)| group.has(name)).map(|(_, path)| path);
             let folder = match own.unwrap_or(&below.all) {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, Command};
 
+use super::say;
 use crate::log::{self, Format};
 
 /// Rewrites arguments to what clap understands.
@@ -106,7 +107,7 @@ pub(super) fn complain(error: &clap::Error, given: &[OsString]) -> u8 {
             return 0;
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            print!("{}", error.render());
+            let _ = say(error.render().to_string().trim_end_matches('\n'));
             return 0;
         }
         _ => (),

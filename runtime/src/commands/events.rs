@@ -1,6 +1,5 @@
 //! events
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -8,7 +7,7 @@ use orlop_runtime::{Error, Happening};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Context, Failure};
+use super::{Context, Failure, say};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Events {
@@ -59,11 +58,7 @@ impl Events {
 
     /// Prints an event; a reader that is gone is an error, which ends the stream.
     fn show(&self, kind: &'static str, data: Option<Value>) -> Result<(), Failure> {
-        let mut line = serde_json::to_string(&Event { kind, id: &self.id, data })?;
-        line.push('\n');
-        let mut output = std::io::stdout().lock();
-        let written = output.write_all(line.as_bytes()).and_then(|()| output.flush());
-        written.map_err(|error| format!("write the events: {error}").into())
+        say(&serde_json::to_string(&Event { kind, id: &self.id, data })?)
     }
 }
 
@@ -81,7 +76,9 @@ fn duration(text: &str) -> Result<Duration, String> {
         rest = &rest[unit.len()..];
         sum += number * seconds;
     }
-    Duration::try_from_secs_f64(sum).ok().filter(|duration| !duration.is_zero()).ok_or_else(odd)
+    // Go counts in nanoseconds, of which 63 bits are 292 years.
+    let fits = |duration: &Duration| !duration.is_zero() && i64::try_from(duration.as_nanos()).is_ok();
+    Duration::try_from_secs_f64(sum).ok().filter(fits).ok_or_else(odd)
 }
 
 #[cfg(test)]
@@ -93,7 +90,7 @@ mod tests {
         for (text, milliseconds) in [("5s", 5000), ("500ms", 500), ("1m30s", 90_000), ("1.5s", 1500)] {
             assert_eq!(duration(text).ok(), Some(Duration::from_millis(milliseconds)), "{text}");
         }
-        for odd in ["", "5", "0s", "-1s", "s", "5x", "99999999999999999999h"] {
+        for odd in ["", "5", "0s", "-1s", "s", "5x", "99999999999999999999h", "5000000000000000h"] {
             assert!(duration(odd).is_err(), "{odd}");
         }
     }

@@ -2,14 +2,14 @@
 
 use std::process::ExitCode;
 
-use super::Failure;
+use super::{Failure, say};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Features {}
 
 impl Features {
     pub(super) fn run() -> Result<ExitCode, Failure> {
-        println!("{}", serde_json::to_string_pretty(&orlop_runtime::features())?);
+        say(&serde_json::to_string_pretty(&orlop_runtime::features())?)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{Context, Failure};
+use super::{Context, Failure, say};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
@@ -24,15 +24,17 @@ impl List {
     pub(super) fn run(self, cli: &Context) -> Result<ExitCode, Failure> {
         let states = cli.runtime.list()?;
         match self.format {
-            _ if self.quiet => states.iter().for_each(|state| println!("{}", state.id)),
-            Format::Json => println!("{}", serde_json::to_string(&states)?),
+            _ if self.quiet && states.is_empty() => (),
+            _ if self.quiet => say(&states.iter().map(|state| state.id.as_str()).collect::<Vec<_>>().join("\n"))?,
+            Format::Json => say(&serde_json::to_string(&states)?)?,
             Format::Table => {
                 let heading = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
                 let line = |state: orlop_runtime::State| {
                     let bundle = state.bundle.display().to_string();
                     [state.id, state.pid.to_string(), state.status.to_string(), bundle, state.created, state.owner]
                 };
-                print!("{}", table(std::iter::once(heading).chain(states.into_iter().map(line)).collect()));
+                let lines = std::iter::once(heading).chain(states.into_iter().map(line));
+                say(table(lines.collect()).trim_end_matches('\n'))?;
             }
         }
         Ok(ExitCode::SUCCESS)

@@ -10,6 +10,7 @@ mod kill;
 mod list;
 mod pause;
 mod ps;
+mod relay;
 mod root;
 mod run;
 mod spec;
@@ -19,6 +20,7 @@ mod update;
 mod wait;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -186,6 +188,14 @@ fn check_console(socket: bool, detached: bool) -> Result<(), Failure> {
 fn listen_fds() -> u32 {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
     number("LISTEN_FDS").filter(|_| number("LISTEN_PID") == Some(std::process::id())).unwrap_or(0)
+}
+
+/// Prints lines. That nobody takes them is an error, and not the panic of `println!`.
+fn say(text: &str) -> Result<(), Failure> {
+    let mut output = std::io::stdout().lock();
+    let written =
+        output.write_all(text.as_bytes()).and_then(|()| output.write_all(b"\n")).and_then(|()| output.flush());
+    written.map_err(|error| format!("write to standard output: {error}").into())
 }
 
 fn too_large(path: &std::path::Path) -> Failure {

@@ -3,7 +3,7 @@
 use std::process::{Command, ExitCode};
 
 use super::list::Format;
-use super::{Context, Failure};
+use super::{Context, Failure, say};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Ps {
@@ -21,16 +21,14 @@ impl Ps {
     pub(super) fn run(self, cli: &Context) -> Result<ExitCode, Failure> {
         let pids: Vec<i32> = cli.runtime.pids(&self.id)?.into_iter().map(nix::unistd::Pid::as_raw).collect();
         if self.format == Format::Json {
-            println!("{}", serde_json::to_string(&pids)?);
+            say(&serde_json::to_string(&pids)?)?;
             return Ok(ExitCode::SUCCESS);
         }
         let output = Command::new("ps").args(&self.options).output().map_err(|error| format!("run ps: {error}"))?;
         if !output.status.success() {
             return Err(format!("ps: {}", String::from_utf8_lossy(&output.stderr).trim()).into());
         }
-        for line in select(&String::from_utf8_lossy(&output.stdout), &pids)? {
-            println!("{line}");
-        }
+        say(&select(&String::from_utf8_lossy(&output.stdout), &pids)?.join("\n"))?;
         Ok(ExitCode::SUCCESS)
     }
 }

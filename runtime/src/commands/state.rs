@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{Context, Failure};
+use super::{Context, Failure, say};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct State {
@@ -12,7 +12,7 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn run(self, cli: &Context) -> Result<ExitCode, Failure> {
-        println!("{}", serde_json::to_string_pretty(&cli.runtime.state(&self.id)?)?);
+        say(&serde_json::to_string_pretty(&cli.runtime.state(&self.id)?)?)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -12,8 +12,8 @@ use crate::log;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Update {
-    /// A file with the limits as JSON, as in linux.resources of config.json; - is standard input. All other
-    /// options are ignored then, and what the JSON does not give stays as it is
+    /// A file with the limits as JSON, as in linux.resources of config.json; - is standard input. The other
+    /// limits are ignored then, but for those of Intel RDT, and what the JSON does not give stays as it is
     #[arg(short, long, value_name = "FILE")]
     resources: Option<PathBuf>,
     #[command(flatten)]

@@ -5,14 +5,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd::{Pid, read, write};
+use nix::unistd::Pid;
 
 use super::Failure;
+use super::relay::Relay;
 
 /// The container's terminal, connected to ours; ours is raw meanwhile.
 pub(super) struct Terminal {
@@ -29,6 +31,7 @@ impl Terminal {
             cfmakeraw(&mut raw);
             tcsetattr(&stdin, SetArg::TCSANOW, &raw)?;
         }
+        fcntl(&master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
         let terminal = Terminal { master, before };
         terminal.resize();
         Ok(terminal)
@@ -68,53 +71,43 @@ pub(super) fn wait_for(
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None)?;
     let inbox = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
-    let mut input_open = terminal.is_some();
+    let master = terminal.as_ref().map(|terminal| terminal.master.as_fd());
+    let (mut input, mut output) = (Relay::new(master.is_some()), Relay::new(master.is_some()));
     let mut ended = false;
-    loop {
-        let watch = |fd| PollFd::new(fd, PollFlags::POLLIN);
-        let mut fds = vec![watch(inbox.as_fd())];
-        if !ended {
-            fds.push(watch(pidfd.as_fd()));
-        }
-        let master_at = terminal.as_ref().map(|terminal| {
-            fds.push(watch(terminal.master.as_fd()));
-            fds.len() - 1
-        });
-        let input_at = input_open.then(|| {
-            fds.push(watch(stdin.as_fd()));
-            fds.len() - 1
-        });
+    while !(ended && output.is_done()) {
+        let mut fds = vec![PollFd::new(inbox.as_fd(), PollFlags::POLLIN)];
+        let ended_at = add(&mut fds, (!ended).then(|| PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)));
+        let output_at = add(&mut fds, master.and_then(|master| output.interest(master, stdout.as_fd())));
+        let living = master.filter(|_| !ended);
+        let input_at = add(&mut fds, living.and_then(|master| input.interest(stdin.as_fd(), master)));
         // After the end only what the terminal still holds is of interest.
-        let timeout = if ended { PollTimeout::ZERO } else { PollTimeout::NONE };
+        let timeout = if ended && output.has_nothing() { PollTimeout::ZERO } else { PollTimeout::NONE };
         match poll(&mut fds, timeout) {
             Err(Errno::EINTR) => continue,
             result => result?,
         };
-        let ready = |at: usize| fds[at].any().unwrap_or(false);
-        let (master_ready, input_ready) = (master_at.is_some_and(ready), input_at.is_some_and(ready));
-        let (signalled, process_ended) = (ready(0), !ended && ready(1));
-        if signalled {
-            while let Ok(Some(signal)) = inbox.read_signal() {
-                match signal.ssi_signo as i32 {
-                    libc::SIGCHLD => reap_others(pid),
-                    number => pass_on(number, pid, terminal.as_ref()),
-                }
+        let ready = |at: Option<usize>| at.is_some_and(|at| fds[at].any().unwrap_or(false));
+        let (signalled, ends) = (ready(Some(0)), ready(ended_at));
+        let (output_ready, input_ready) = (ready(output_at), ready(input_at));
+        while let Some(signal) = signalled.then(|| inbox.read_signal().ok().flatten()).flatten() {
+            match signal.ssi_signo as i32 {
+                libc::SIGCHLD => reap_others(pid),
+                // Only we are left to be ended.
+                libc::SIGTERM | libc::SIGINT | libc::SIGHUP if ended => output = Relay::new(false),
+                number => pass_on(number, pid, terminal.as_ref()),
             }
         }
-        let mut drained = true;
-        if let (true, Some(terminal)) = (master_ready, &terminal) {
-            drained = !copy(&terminal.master, &stdout);
+        if let Some(master) = master {
+            match output_ready {
+                true => output.advance(master, &stdout),
+                false if ended && output.has_nothing() => output = Relay::new(false),
+                false => (),
+            }
+            if input_ready {
+                input.advance(&stdin, master);
+            }
         }
-        if let (true, Some(terminal)) = (input_ready, &terminal) {
-            input_open = copy(&stdin, &terminal.master);
-        }
-        ended |= process_ended;
-        if ended && drained && !process_ended {
-            break;
-        }
-        if ended && terminal.is_none() {
-            break;
-        }
+        ended |= ends;
     }
     loop {
         return match waitpid(pid, None) {
@@ -125,6 +118,13 @@ pub(super) fn wait_for(
             Err(errno) => Err(errno.into()),
         };
     }
+}
+
+/// Adds what is waited for; its place.
+fn add<'fd>(fds: &mut Vec<PollFd<'fd>>, interest: Option<PollFd<'fd>>) -> Option<usize> {
+    let place = fds.len();
+    fds.extend(interest);
+    (fds.len() > place).then_some(place)
 }
 
 /// Reaps processes of the container that lost their parent and became ours (`PR_SET_CHILD_SUBREAPER`).
@@ -145,26 +145,5 @@ fn pass_on(number: i32, pid: Pid, terminal: Option<&Terminal>) {
             let _ = kill(pid, signal);
         }
         (Err(_), _) => (),
-    }
-}
-
-/// Copies what there is to read; `false` when there will be no more.
-fn copy(from: impl AsFd, to: impl AsFd) -> bool {
-    let mut buffer = [0; 8192];
-    match read(&from, &mut buffer) {
-        Err(Errno::EINTR | Errno::EAGAIN) => true,
-        // A master gives EIO when the last slave is closed.
-        Err(_) | Ok(0) => false,
-        Ok(length) => {
-            let mut rest = &buffer[..length];
-            while !rest.is_empty() {
-                match write(&to, rest) {
-                    Err(Errno::EINTR) => (),
-                    Err(_) => return false,
-                    Ok(written) => rest = &rest[written..],
-                }
-            }
-            true
-        }
     }
 }

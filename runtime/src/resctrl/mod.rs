@@ -131,8 +131,16 @@ impl Resctrl {
             return Err(Error::invalid("linux.intelRdt.closID", why));
         } else {
             self.make_group(&self.group)?;
+            // A class that could not be set would be there, and different, for every later container of its name.
+            return self.set(&lines).map_err(Error::from).and_then(|()| self.make_monitor()).inspect_err(|_| {
+                let _ = std::fs::remove_dir(&self.group);
+            });
         }
         self.set(&lines)?;
+        self.make_monitor()
+    }
+
+    fn make_monitor(&self) -> Result<(), Error> {
         match &self.monitor {
             Some(monitor) => Ok(self.make_group(monitor)?),
             None => Ok(()),

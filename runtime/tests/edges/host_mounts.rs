@@ -126,3 +126,19 @@ fn what_needs_a_mount_namespace_is_refused() {
     assert!(Path::new("/proc/self").exists());
     assert_eq!(mounts().len(), before.len());
 }
+
+/// Whatever name it has: the host's mounts would be gone from the host.
+#[test]
+fn no_pivot_takes_no_shared_propagation() {
+    if !can_run() {
+        return;
+    }
+    for mode in ["shared", "rshared"] {
+        let container = Container::new("true").set("/linux/rootfsPropagation", json!(mode));
+        container.write_config();
+        let bundle = container.folder.path().to_str().expect("path");
+        let error = container.call(&["run", "--no-pivot", "--bundle", bundle, &container.id]).error();
+        assert!(error.contains("--no-pivot with shared propagation"), "{mode}: {error}");
+        assert!(Path::new("/proc/self/stat").exists());
+    }
+}

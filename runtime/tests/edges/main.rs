@@ -9,5 +9,7 @@ mod capabilities;
 mod device_updates;
 mod event_stream;
 mod host_mounts;
+mod host_parameters;
 mod intel_rdt;
 mod meeting;
+mod output;
