@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
-use oci_spec::runtime::{Linux, Spec};
+use oci_spec::runtime::{Linux, LinuxResources, Spec};
 
-use crate::cgroups::{Below, Cgroups, Lenience, Place};
+use crate::cgroups::{Below, Cgroups, Holder, Layout, Lenience, Place, UnitPlan};
 use crate::child::Child;
 use crate::error::{Context, Error, Failure};
 use crate::handshake::{self, CallerEnd, Gate, Go, Patience, Report};
@@ -39,9 +39,6 @@ impl Runtime {
     /// nothing of the container is left.
     pub fn create(&self, opts: CreateOptions) -> Result<Created, Error> {
         store::check_id(&opts.id)?;
-        if opts.systemd_cgroup {
-            return Err(Error::unsupported("--systemd-cgroup", "the systemd driver is not implemented; use cgroupfs"));
-        }
         check_preserved(opts.listen_fds.saturating_add(opts.preserve_fds))?;
         let checked = self.read(&opts)?;
         let folder = Folder::create(self.root(), &opts.id)?;
@@ -84,18 +81,25 @@ impl Runtime {
         let spec = &checked.spec;
         let linux = spec.linux().as_ref().ok_or_else(|| Error::invalid("linux", "it is missing"))?;
         let resources = linux.resources().as_ref();
-        let place = Place::new(linux.cgroups_path().as_deref(), &opts.id)?;
-        let lenience = Lenience::new(opts.rootless, linux.cgroups_path().as_deref());
-        record.cgroups = Cgroups::plan(self.cgroup_layout()?, &place, resources, lenience)?;
+        let layout = self.cgroup_layout()?;
         record.resctrl = Resctrl::plan(linux, &opts.id)?;
         let pid_file = opts.pid_file.clone();
         let (console, pidfd_socket) = (opts.console_socket.clone(), opts.pidfd_socket.clone());
         // From here on things are made: first the record of what will have to be removed.
-        folder.write_record(record)?;
-        let lent = record.cgroups.create(resources, lenience)?;
-        if !lent.0.is_empty() {
+        let (holder, lent) = if opts.systemd_cgroup {
+            let unit = UnitPlan::new(spec, linux, &opts.id, layout)?;
+            (Some(start_unit(folder, record, &unit, layout, resources)?), Cgroups::default())
+        } else {
+            let place = Place::new(linux.cgroups_path().as_deref(), &opts.id)?;
+            let lenience = Lenience::new(opts.rootless, linux.cgroups_path().as_deref());
+            record.cgroups = Cgroups::plan(layout, &place, resources, lenience)?;
             folder.write_record(record)?;
-        }
+            let lent = record.cgroups.create(resources, lenience)?;
+            if !lent.0.is_empty() {
+                folder.write_record(record)?;
+            }
+            (None, lent)
+        };
         // Says, by being there, that the cgroups are ours.
         folder.write_config(&checked.config)?;
         if let (Some(resctrl), Some(wanted)) = (&record.resctrl, linux.intel_rdt()) {
@@ -119,6 +123,17 @@ impl Runtime {
         let (pid, pidfd) = clone(&mut plan)?;
         let mut child = Child::new(pid, pidfd);
         drop(plan);
+        // A limit of one process is one without the unit's holder.
+        let held = holder.map(drop);
+        let limited = match &record.unit {
+            Some(unit) if held.is_some() => record.cgroups.limit_unit(unit, resources),
+            _ => Ok(()),
+        };
+        if limited.is_err() && handshake::wait_readable(child.pidfd()?, 0).unwrap_or(false) {
+            // The unit went with the process, which may have said why it ended.
+            accompany(&mut child, &caller, record, spec, linux, false)?;
+        }
+        limited?;
         if let Some(path) = pidfd_socket {
             handshake::send_pidfd(&path, "standard", child.pidfd()?)?;
         }
@@ -146,6 +161,26 @@ impl Runtime {
         let hooks = spec.hooks().as_ref().filter(|_| folder.has_record());
         self.remove(folder, record, hooks)
     }
+}
+
+/// Has systemd make the container's unit, and makes what groups that has not.
+fn start_unit(
+    folder: &Folder,
+    record: &mut Record,
+    plan: &UnitPlan,
+    layout: &Layout,
+    resources: Option<&LinuxResources>,
+) -> Result<Holder, Error> {
+    let mut unit = plan.unit().clone();
+    record.unit = Some(unit.clone());
+    folder.write_record(record)?;
+    let holder = plan.start()?;
+    let (cgroups, made) = Cgroups::plan_in_unit(layout, &plan.find(&holder)?, resources)?;
+    unit.identify(&cgroups)?;
+    (record.cgroups, record.unit) = (cgroups, Some(unit));
+    folder.write_record(record)?;
+    record.cgroups.complete(made)?;
+    Ok(holder)
 }
 
 /// Answers the new process until it is ready.

@@ -151,7 +151,7 @@ impl Runtime {
             folder.write_record(&record)?;
             record.cgroups.join_from(joined)?;
         }
-        record.cgroups.update(resources)
+        record.cgroups.update(resources, record.unit.as_ref())
     }
 
     /// Changes what a container's class of service may use (Intel RDT), by lines as in `linux.intelRdt`. That it

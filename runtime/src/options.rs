@@ -30,7 +30,8 @@ pub struct CreateOptions {
     pub listen_fds: u32,
     /// How many descriptors the process keeps from there on.
     pub preserve_fds: u32,
-    /// Ask systemd for the cgroup. Refused for now: it needs systemd's D-Bus interface.
+    /// Have systemd make the cgroup, as a scope: `linux.cgroupsPath` has the form `slice:prefix:name` then. Refused where
+    /// systemd does not run.
     pub systemd_cgroup: bool,
     /// Whether a container whose configuration names no cgroup goes without those that the caller may not make;
     /// `None` lets an ordinary user's and a nested user namespace's.

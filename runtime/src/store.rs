@@ -20,7 +20,7 @@ use nix::unistd::linkat;
 use oci_spec::runtime::{Hooks, Spec};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroups::{Below, Cgroups, Entrance};
+use crate::cgroups::{Below, Cgroups, Entrance, Unit};
 use crate::config;
 use crate::error::{Context, Error, Failure};
 use crate::identity::user_name;
@@ -54,6 +54,9 @@ pub(crate) struct Record {
     pub(crate) cgroups: Cgroups,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) resctrl: Option<Resctrl>,
+    /// The unit that the groups belong to, when systemd made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unit: Option<Unit>,
     /// Whether all processes die with the first one.
     pub(crate) own_pid_namespace: bool,
     /// Whether it was paused before it was started: only then is a created one looked at for that.
@@ -83,6 +86,7 @@ impl Record {
             start_time: 0,
             cgroups: Cgroups::default(),
             resctrl: None,
+            unit: None,
             own_pid_namespace: false,
             paused_early: false,
         }
@@ -212,7 +216,11 @@ impl Folder {
     }
 
     fn release_cgroups(&self, record: &Record) -> Result<(), Failure> {
-        if !self.path.join(CONFIG).exists() {
+        let made = self.path.join(CONFIG).exists();
+        if let Some(unit) = &record.unit {
+            return unit.release(&record.cgroups, made);
+        }
+        if !made {
             return record.cgroups.remove_unused();
         }
         let killed = record.cgroups.kill_all();

@@ -21,19 +21,26 @@ const RACES: [&str; 2] =
 
 /// Those that are about cgroups most of all, and short. The others run too when `ORLOP_VM=all`, as `make vm` has it:
 /// emulated, they take minutes.
-const USUAL: [&str; 3] = ["commands", "library", "resources"];
+const USUAL: [&str; 4] = ["commands", "library", "resources", ONLY_BY_SYSTEMD];
+
+/// Those that depend on who makes the groups: with both drivers, and the last with systemd's alone.
+const BY_SYSTEMD: [&str; 3] = ["commands", "library", "resources"];
+const BY_SYSTEMD_AT_LENGTH: [&str; 2] = ["edges", "lifecycle"];
+const ONLY_BY_SYSTEMD: &str = "systemd";
 
 /// A program of tests, to be run in the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Suite {
     /// The name of the test target.
     target: String,
+    /// Who makes the cgroups: `cgroupfs` or `systemd`.
+    driver: &'static str,
 }
 
 impl Suite {
     /// The name of the case.
     pub(crate) fn name(&self) -> String {
-        format!("runtime_{}", self.target)
+        format!("runtime_{}_by_{}", self.target, self.driver)
     }
 }
 
@@ -63,11 +70,18 @@ pub(crate) fn wanted() -> Result<Vec<Suite>> {
         let path = entry?.path();
         let is_target = path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").is_file();
         let target = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        if is_target && (all || USUAL.contains(&target.as_str())) {
-            suites.push(Suite { target });
+        let is = |names: &[&str]| names.contains(&target.as_str());
+        if !is_target || !(all || is(&USUAL)) {
+            continue;
+        }
+        if is(&[ONLY_BY_SYSTEMD]) || is(&BY_SYSTEMD) || is(&BY_SYSTEMD_AT_LENGTH) {
+            suites.push(Suite { target: target.clone(), driver: "systemd" });
+        }
+        if !is(&[ONLY_BY_SYSTEMD]) {
+            suites.push(Suite { target, driver: "cgroupfs" });
         }
     }
-    suites.sort_by(|a, b| a.target.cmp(&b.target));
+    suites.sort_by_key(Suite::name);
     Ok(suites)
 }
 
@@ -84,10 +98,11 @@ pub(crate) fn add(guest: &mut Guest, suites: &[Suite]) -> Result<()> {
     let runtime = find("bin", "orlop-runtime")?;
     guest.file(&runtime.to_string_lossy(), 0o755, runtime)?;
     for suite in suites {
-        let path = format!("/usr/local/lib/orlop-tests/{}", suite.target);
+        let path = format!("/usr/local/lib/orlop-tests/{}", suite.name());
         guest.file(&path, 0o755, find("test", &suite.target)?)?;
+        let driver = format!("ORLOP_TEST_CGROUPS={}", suite.driver);
         let skipped = RACES.iter().flat_map(|name| ["--skip", name]);
-        let arguments: Vec<&str> = [path.as_str()].into_iter().chain(skipped).collect();
+        let arguments: Vec<&str> = ["/usr/bin/env", &driver, &path].into_iter().chain(skipped).collect();
         guest.program(&arguments, LIMIT)?;
     }
     Ok(())

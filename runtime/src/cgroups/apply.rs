@@ -8,7 +8,7 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxMemory, LinuxResources};
 use super::devices::DevicePolicy;
 use super::files::{read_file, write_file};
 use super::limits::{self, Setting};
-use super::{Cgroups, Group, Layout, Version, folders, place, rootless, v1, v1_devices, v2};
+use super::{Cgroups, Group, Layout, Unit, Version, folders, place, rootless, v1, v1_devices, v2};
 use crate::error::{Error, Failure};
 
 impl Cgroups {
@@ -34,6 +34,12 @@ impl Cgroups {
             self.0.push(place::group(Version::V2, &mounted.at, Vec::new(), &relative));
         }
         Ok(self.0.len() > before)
+    }
+
+    /// Makes those groups of a new unit that systemd has not made, from this one on.
+    pub(crate) fn complete(&self, made: usize) -> Result<(), Failure> {
+        self.0[..made].iter().filter(|group| group.version == Version::V2).try_for_each(v2::enable)?;
+        self.0[made..].iter().try_for_each(folders::make)
     }
 
     /// Makes the groups from this one on and moves the container's processes there.
@@ -75,16 +81,48 @@ impl Cgroups {
         }
     }
 
-    /// Changes the limits that are given.
-    pub(crate) fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
-        self.apply(resources)?;
-        match resources.devices().as_deref() {
-            Some(rules) if !rules.is_empty() => self.set_devices(rules, true),
-            _ => Ok(()),
+    /// Changes the limits that are given, of which systemd is told first when it made the groups.
+    pub(crate) fn update(&self, resources: &LinuxResources, unit: Option<&Unit>) -> Result<(), Error> {
+        let devices = resources.devices().as_deref().filter(|rules| !rules.is_empty());
+        let Some(unit) = unit else {
+            self.apply(resources)?;
+            return devices.map_or(Ok(()), |rules| self.set_devices(rules, true));
+        };
+        // systemd empties the list of version 1 before it fills it again, and an access in between would be denied.
+        let freeze = devices.is_some() && self.0.iter().any(|group| group.has("devices")) && !self.is_frozen();
+        if freeze {
+            self.freeze(true)?;
         }
+        let updated = self.update_unit(unit, resources, devices);
+        let thawed = if freeze { self.freeze(false) } else { Ok(()) };
+        updated.and(thawed)
+    }
+
+    /// Sets the limits of a new container whose groups systemd made.
+    pub(crate) fn limit_unit(&self, unit: &Unit, resources: Option<&LinuxResources>) -> Result<(), Error> {
+        let none = LinuxResources::default();
+        let resources = resources.unwrap_or(&none);
+        self.update_unit(unit, resources, Some(resources.devices().as_deref().unwrap_or_default()))
+    }
+
+    fn update_unit(
+        &self,
+        unit: &Unit,
+        resources: &LinuxResources,
+        devices: Option<&[LinuxDeviceCgroup]>,
+    ) -> Result<(), Error> {
+        let mut settings = self.settings(resources)?;
+        unit.set(&mut settings, devices)?;
+        write_all(settings, swap(resources))?;
+        devices.map_or(Ok(()), |rules| self.set_devices(rules, false))
     }
 
     pub(super) fn apply(&self, resources: &LinuxResources) -> Result<(), Error> {
+        write_all(self.settings(resources)?, swap(resources))
+    }
+
+    /// What has to be written where.
+    fn settings(&self, resources: &LinuxResources) -> Result<Vec<Placed<'_>>, Error> {
         let unified = self.0.iter().find(|group| group.version == Version::V2);
         let mut unplaced = None;
         let mut placed = Vec::new();
@@ -109,9 +147,7 @@ impl Cgroups {
             }
             _ => (),
         }
-        let swap = resources.memory().as_ref().and_then(LinuxMemory::swap).filter(|swap| *swap != 0);
-        write_all(placed, swap)?;
-        let Some(unified) = unified else { return Ok(()) };
+        let Some(unified) = unified else { return Ok(placed) };
         let v1: Vec<&str> = self.0.iter().flat_map(|group| &group.controllers).map(String::as_str).collect();
         if !v1.contains(&"memory") {
             v2::check_usage(&unified.folder, resources)?;
@@ -120,7 +156,8 @@ impl Cgroups {
         let settings = limits::v2(resources, &present, &|controller| {
             !v1.contains(&if controller == "io" { "blkio" } else { controller })
         })?;
-        write_all(settings.into_iter().map(|setting| (unified, setting)).collect(), None)
+        placed.extend(settings.into_iter().map(|setting| (unified, setting)));
+        Ok(placed)
     }
 
     /// Sets the device list: of new groups, or of groups whose processes must not lose for a moment what they keep.
@@ -149,9 +186,17 @@ impl Cgroups {
     }
 }
 
+/// A setting, and the group it is for.
+pub(super) type Placed<'a> = (&'a Group, Setting);
+
+/// The limit on memory and swap together, as given.
+fn swap(resources: &LinuxResources) -> Option<i64> {
+    resources.memory().as_ref().and_then(LinuxMemory::swap).filter(|swap| *swap != 0)
+}
+
 /// Writes all settings in their order. What the kernel takes of quota, period, burst and real time depends on
 /// the others of them: what it refuses is tried once more when the others are set.
-fn write_all(settings: Vec<(&Group, Setting)>, swap: Option<i64>) -> Result<(), Error> {
+fn write_all(settings: Vec<Placed<'_>>, swap: Option<i64>) -> Result<(), Error> {
     let mut again = Vec::new();
     for (group, setting) in settings {
         let written = match setting.file.as_str() {

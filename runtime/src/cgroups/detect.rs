@@ -25,6 +25,7 @@ pub(crate) struct Hierarchy {
 pub(crate) struct Layout {
     v1: Vec<Hierarchy>,
     v2: Option<Mounted>,
+    named: Option<Hierarchy>,
 }
 
 /// The controllers that a version 1 hierarchy may have, by which its mount options are told apart.
@@ -44,6 +45,9 @@ const CONTROLLERS: [&str; 13] = [
     "rdma",
 ];
 
+/// What stands in place of the controllers of systemd's own hierarchy.
+const SYSTEMD: &str = "name=systemd";
+
 impl Layout {
     /// Reads the layout from the mounts of the caller's mount namespace.
     pub(crate) fn detect() -> Result<Layout, Failure> {
@@ -54,6 +58,11 @@ impl Layout {
     /// The version 1 hierarchies with controllers; named ones, such as systemd's, hold no limits.
     pub(crate) fn v1(&self) -> &[Hierarchy] {
         &self.v1
+    }
+
+    /// The hierarchy of version 1 in which systemd keeps its units, where it does not keep them in version 2.
+    pub(crate) fn systemd(&self) -> Option<&Hierarchy> {
+        self.named.as_ref()
     }
 
     /// The version 2 tree: the only one, or beside version 1.
@@ -75,6 +84,10 @@ impl Layout {
                 (Some("cgroup"), Some(options)) => {
                     let controllers: Vec<String> =
                         options.split(',').filter(|option| CONTROLLERS.contains(option)).map(str::to_owned).collect();
+                    if layout.named.is_none() && options.split(',').any(|option| option == SYSTEMD) {
+                        layout.named =
+                            Some(Hierarchy { mounted: mounted.clone(), controllers: vec![SYSTEMD.to_owned()] });
+                    }
                     let known = layout.v1.iter().any(|hierarchy| hierarchy.controllers == controllers);
                     if !controllers.is_empty() && !known {
                         layout.v1.push(Hierarchy { mounted, controllers });
@@ -107,6 +120,9 @@ mod tests {
         );
         let mounted = |at: &str, root: &str| Mounted { at: at.into(), root: root.into() };
         assert_eq!(layout.v2(), Some(&mounted("/sys/fs/cgroup/unified", "/")));
+        let named =
+            Hierarchy { mounted: mounted("/sys/fs/cgroup/systemd", "/"), controllers: vec![SYSTEMD.to_owned()] };
+        assert_eq!(layout.systemd(), Some(&named));
         assert_eq!(
             layout.v1(),
             [Hierarchy {
@@ -121,7 +137,7 @@ mod tests {
         let layout = Layout::parse("30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n");
         assert_eq!(
             layout,
-            Layout { v1: Vec::new(), v2: Some(Mounted { at: "/sys/fs/cgroup".into(), root: "/".into() }) }
+            Layout { v1: Vec::new(), v2: Some(Mounted { at: "/sys/fs/cgroup".into(), root: "/".into() }), named: None }
         );
     }
 }

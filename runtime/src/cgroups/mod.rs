@@ -16,6 +16,7 @@ mod place;
 mod processes;
 mod rootless;
 mod stats;
+mod systemd;
 mod v1;
 mod v1_devices;
 mod v2;
@@ -28,15 +29,18 @@ pub(crate) use limits::unsupported;
 pub(crate) use oom::OomWatch;
 pub(crate) use place::Place;
 pub(crate) use rootless::Lenience;
+pub(crate) use systemd::{Holder, Plan as UnitPlan, Unit};
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use detect::Mounted;
 use place::group;
+use systemd::Found;
 
 /// How long a group may take to empty after its processes were killed.
 const EMPTY_WITHIN: Duration = Duration::from_secs(10);
@@ -105,5 +109,34 @@ impl Cgroups {
             return Err(Error::unsupported("a host without cgroups", "mount cgroup2 at /sys/fs/cgroup"));
         }
         Ok(Cgroups(groups))
+    }
+
+    /// As [`Cgroups::plan`], for a unit that is there. Second, how many of the groups are systemd's: they come first, and
+    /// the others are still to be made.
+    pub(crate) fn plan_in_unit(
+        layout: &Layout,
+        found: &Found,
+        resources: Option<&LinuxResources>,
+    ) -> Result<(Cgroups, usize), Error> {
+        let below = |mounted: &Mounted| {
+            let path = Path::new("/").join(&found.relative);
+            path.strip_prefix(&mounted.root).unwrap_or(&found.relative).to_owned()
+        };
+        let version2 = layout.v2().filter(|_| found.has(&[]));
+        let version2 = version2.map(|mounted| group(Version::V2, &mounted.at, Vec::new(), &below(mounted)));
+        let hierarchies = layout.systemd().into_iter().chain(layout.v1()).filter(|one| found.has(&one.controllers));
+        let version1 =
+            hierarchies.map(|one| group(Version::V1, &one.mounted.at, one.controllers.clone(), &below(&one.mounted)));
+        let mut groups: Vec<Group> = version2.into_iter().chain(version1).collect();
+        for group in &mut groups {
+            // What is above a unit goes when systemd has it go.
+            group.top.clone_from(&group.folder);
+        }
+        let made = groups.len();
+        let planned = Cgroups::plan(layout, &Place::Root(found.relative.clone()), resources, Lenience::none())?.0;
+        let missing = |group: &Group| !groups.iter().any(|made| made.mount == group.mount);
+        let missing: Vec<Group> = planned.into_iter().filter(missing).collect();
+        groups.extend(missing);
+        Ok((Cgroups(groups), made))
     }
 }

@@ -24,6 +24,11 @@ impl Lenience {
         Lenience { asked, placed: cgroups_path.is_some_and(|path| !path.as_os_str().is_empty()) }
     }
 
+    /// None for a container whose place was made by systemd.
+    pub(super) fn none() -> Lenience {
+        Lenience { asked: Some(false), placed: true }
+    }
+
     fn forgives(self, failure: &Failure) -> bool {
         !self.placed && is_denial(failure) && self.asked.unwrap_or_else(is_unprivileged)
     }

@@ -45,6 +45,17 @@ pub(super) fn make(group: &Group) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Has every controller that is to be had in a group that systemd made, which enables those that it knows itself.
+pub(super) fn enable(group: &Group) -> Result<(), Failure> {
+    let relative = group.folder.strip_prefix(&group.mount).unwrap_or(Path::new(""));
+    let mut folder = group.mount.clone();
+    for component in relative {
+        enable_controllers(&folder)?;
+        folder.push(component);
+    }
+    Ok(())
+}
+
 fn enable_controllers(folder: &Path) -> Result<(), Failure> {
     let available = read_file(&folder.join("cgroup.controllers"))?;
     let path = folder.join("cgroup.subtree_control");

@@ -62,7 +62,7 @@ struct Globals {
     /// Accepted for compatibility: there are no debug messages
     #[arg(long, global = true, hide = true)]
     debug: bool,
-    /// Ask systemd for cgroups; refused, since it is not implemented
+    /// Have systemd make the cgroup, as a scope; linux.cgroupsPath is slice:prefix:name then
     #[arg(long, global = true)]
     systemd_cgroup: bool,
     /// Whether a container whose configuration names no cgroup goes without those that cannot be made: true, false
