@@ -17,6 +17,7 @@ TARGET := $(shell rustup target list --installed 2>/dev/null | grep -qx $(MUSL) 
 export CARGO_BUILD_TARGET := $(TARGET)
 OUT    := target/$(TARGET)
 BIN    := $(OUT)/bin
+SHARE   = $(DESTDIR)/usr/local/share
 SMALL_FLAGS := --config 'target.$(TARGET).rustflags=["-Ctarget-feature=+crt-static","-Crelocation-model=static"]'
 
 help:
@@ -29,7 +30,7 @@ deps-build:
 # What the tests drive: a real registry, real programs to put into images, real peers.
 deps: deps-build
 	@dist/apt-install busybox-static docker-registry skopeo umoci runc nftables iproute2 curl bsdutils \
-	  kubernetes-client:kubectl uidmap:newuidmap util-linux:setpriv python3-seccomp golang-github-containers-common
+	  kubernetes-client:kubectl uidmap:newuidmap util-linux:setpriv python3-seccomp golang-github-containers-common criu
 
 # A guest of its own kernel. Where qemu cannot be installed the tests in it say SKIP.
 deps-vm: deps-build
@@ -89,6 +90,12 @@ bench: deps deps-vm build
 install: build
 	install -D -m 0755 -t $(DESTDIR)/usr/local/bin $(BIN)/*
 	install -D -m 0644 -t $(DESTDIR)/etc/systemd/system dist/orlop.service
+	cargo build -p orlop-runtime --example manual
+	$(OUT)/debug/examples/manual $(OUT)/manual
+	install -D -m 0644 -t $(SHARE)/man/man8 $(OUT)/manual/man8/*
+	install -D -m 0644 $(OUT)/manual/bash/orlop-runtime.bash $(SHARE)/bash-completion/completions/orlop-runtime
+	install -D -m 0644 -t $(SHARE)/zsh/site-functions $(OUT)/manual/zsh/_orlop-runtime
+	install -D -m 0644 -t $(SHARE)/fish/vendor_completions.d $(OUT)/manual/fish/orlop-runtime.fish
 
 clean:
 	cargo clean

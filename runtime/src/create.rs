@@ -27,11 +27,11 @@ use crate::user_namespace::{Caller, hinder};
 use crate::{Runtime, config, devices, document, hooks, net_devices, rootfs, sys, user_namespace, validate};
 
 /// A configuration that was read and checked, with what belongs to it.
-struct Checked {
-    spec: Spec,
-    config: Vec<u8>,
-    bundle: PathBuf,
-    rootfs: PathBuf,
+pub(crate) struct Checked {
+    pub(crate) spec: Spec,
+    pub(crate) config: Vec<u8>,
+    pub(crate) bundle: PathBuf,
+    pub(crate) rootfs: PathBuf,
 }
 
 impl Runtime {
@@ -52,7 +52,7 @@ impl Runtime {
         }
     }
 
-    fn read(&self, opts: &CreateOptions) -> Result<Checked, Error> {
+    pub(crate) fn read(&self, opts: &CreateOptions) -> Result<Checked, Error> {
         let bundle = std::fs::canonicalize(&opts.bundle).at("open bundle", opts.bundle.display())?;
         let (spec, config) = if let Some(spec) = &opts.spec {
             let config = serde_json::to_vec(spec).map_err(|error| Error::invalid("spec", error.to_string()))?;
@@ -155,7 +155,7 @@ impl Runtime {
 
     /// Undoes a create that failed; the process is gone already. As after any other life of a container its
     /// poststop hooks are run, if anything was made for it (OCI runtime specification, "Lifecycle").
-    fn clean_up(&self, folder: Folder, record: &Record, spec: &Spec) -> Result<(), Failure> {
+    pub(crate) fn clean_up(&self, folder: Folder, record: &Record, spec: &Spec) -> Result<(), Failure> {
         folder.release_groups(record)?;
         // The record goes last, and only when there is nothing left that it would be needed for.
         let hooks = spec.hooks().as_ref().filter(|_| folder.has_record());
@@ -230,7 +230,7 @@ fn accompany(
 }
 
 #[allow(deprecated)]
-fn run_create_hooks(pid: Pid, record: &Record, spec: &Spec) -> Result<(), Failure> {
+pub(crate) fn run_create_hooks(pid: Pid, record: &Record, spec: &Spec) -> Result<(), Failure> {
     let Some(all) = spec.hooks() else { return Ok(()) };
     let state = State { pid: pid.as_raw(), ..state_of(record, Status::Creating) };
     hooks::run("prestart", all.prestart().as_ref(), &state)?;

@@ -43,6 +43,12 @@ const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
+/// Where nodes are: those of the spec, and the default ones.
+pub(crate) fn paths(devices: &[LinuxDevice]) -> impl Iterator<Item = PathBuf> {
+    let own = devices.iter().map(|device| device.path().clone());
+    own.chain(DEFAULT.into_iter().map(|(path, ..)| PathBuf::from(path)))
+}
+
 /// The nodes of the spec and the default ones that it does not have.
 pub(crate) fn plan(devices: &[LinuxDevice]) -> Result<Vec<Node>, Error> {
     let mut nodes = devices.iter().map(node).collect::<Result<Vec<_>, _>>()?;

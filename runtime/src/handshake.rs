@@ -168,6 +168,11 @@ impl AsFd for ProcessEnd {
 }
 
 impl ProcessEnd {
+    /// This end by another descriptor.
+    pub(crate) fn moved(to: OwnedFd) -> ProcessEnd {
+        ProcessEnd(to)
+    }
+
     pub(crate) fn report(&self, report: &Report, terminal: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
         transmit(&self.0, report, terminal)
     }
@@ -246,8 +251,8 @@ impl Gate {
 
 /// Takes the ownership of a descriptor that the kernel just made.
 #[allow(unsafe_code)]
-fn owned(fd: RawFd) -> OwnedFd {
-    // SAFETY: the callers are accept4 and SCM_RIGHTS: the number is new, open, and known to nobody else.
+pub(crate) fn owned(fd: RawFd) -> OwnedFd {
+    // SAFETY: the callers have it from accept4 or SCM_RIGHTS: the number is new, open, and known to nobody else.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 

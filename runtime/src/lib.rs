@@ -9,6 +9,7 @@
 
 mod capabilities;
 mod cgroups;
+mod checkpoint;
 mod child;
 mod config;
 mod create;
@@ -47,6 +48,7 @@ mod user_namespace;
 mod validate;
 mod watch;
 
+pub use checkpoint::{CgroupsMode, CheckpointOptions, CriuOptions, RestoreOptions};
 pub use document::MAX_DOCUMENT;
 pub use error::{Error, ErrorKind, Failure};
 pub use features::features;

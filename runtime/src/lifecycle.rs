@@ -245,7 +245,9 @@ pub(crate) fn status(record: &Record) -> Status {
     }
     match ProcessStat::read(record.pid) {
         Some(stat) if stat.start_time != record.start_time || stat.has_ended() => Status::Stopped,
-        Some(stat) if stat.not_executed && !(record.paused_early && record.cgroups.is_frozen()) => Status::Created,
+        Some(stat) if stat.not_executed && !record.restored && !(record.paused_early && record.cgroups.is_frozen()) => {
+            Status::Created
+        }
         Some(_) if record.cgroups.is_frozen() => Status::Paused,
         Some(_) => Status::Running,
         None => Status::Stopped,

@@ -62,6 +62,9 @@ pub(crate) struct Record {
     /// Whether it was paused before it was started: only then is a created one looked at for that.
     #[serde(default)]
     pub(crate) paused_early: bool,
+    /// Whether its process was made from a checkpoint: it runs, though it has executed nothing.
+    #[serde(default)]
+    pub(crate) restored: bool,
 }
 
 impl Record {
@@ -89,6 +92,7 @@ impl Record {
             unit: None,
             own_pid_namespace: false,
             paused_early: false,
+            restored: false,
         }
     }
 }

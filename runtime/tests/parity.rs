@@ -32,7 +32,7 @@ fn sides(script: &str) -> Option<[Side; 2]> {
     let side = |name: &'static str, program: &str| {
         let mut container = Container::new(script);
         container.id.clone_from(&id);
-        let path = format!("/orlop-parity/{name}-{}", container.id);
+        let path = format!("/orlop-{id}-{name}/{id}");
         let container = container.set("/linux/cgroupsPath", json!(path));
         container.write_config();
         Side { name, program: program.into(), container }
@@ -80,6 +80,12 @@ impl Drop for Side {
         }
         if self.name == "runc" {
             let _ = std::fs::remove_dir_all(self.container.root());
+            // What is above the container's groups runc leaves.
+            for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+                let parent = format!("orlop-{}-runc", self.container.id);
+                let _ = std::fs::remove_dir(hierarchy.path().join(&parent));
+                let _ = std::fs::remove_dir(Path::new("/sys/fs/cgroup").join(parent));
+            }
         }
     }
 }
@@ -294,7 +300,7 @@ fn exec_goes_into_the_cgroup_that_is_given() {
         let pid = side.call("ps -f json ID").ok();
         let pid = pid.trim().trim_matches(['[', ']']);
         let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-        for line in groups.lines().filter(|line| line.contains("orlop-parity")) {
+        for line in groups.lines().filter(|line| line.contains(&side.container.id)) {
             let [_, controller, path] = line.split(':').collect::<Vec<_>>()[..] else { panic!("{line}") };
             let controller = controller.split(',').next().unwrap();
             let hierarchy = if controller.is_empty() { "unified" } else { controller.trim_start_matches("name=") };

@@ -24,8 +24,9 @@ pub(crate) struct Hierarchy {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Layout {
     v1: Vec<Hierarchy>,
+    /// Those without controllers, by `name=NAME`.
+    named: Vec<Hierarchy>,
     v2: Option<Mounted>,
-    named: Option<Hierarchy>,
 }
 
 /// The controllers that a version 1 hierarchy may have, by which its mount options are told apart.
@@ -62,7 +63,12 @@ impl Layout {
 
     /// The hierarchy of version 1 in which systemd keeps its units, where it does not keep them in version 2.
     pub(crate) fn systemd(&self) -> Option<&Hierarchy> {
-        self.named.as_ref()
+        self.hierarchy(SYSTEMD)
+    }
+
+    /// The version 1 hierarchy that has this controller, or this `name=NAME`.
+    pub(super) fn hierarchy(&self, name: &str) -> Option<&Hierarchy> {
+        self.v1.iter().chain(&self.named).find(|hierarchy| hierarchy.controllers.iter().any(|own| own == name))
     }
 
     /// The version 2 tree: the only one, or beside version 1.
@@ -84,13 +90,13 @@ impl Layout {
                 (Some("cgroup"), Some(options)) => {
                     let controllers: Vec<String> =
                         options.split(',').filter(|option| CONTROLLERS.contains(option)).map(str::to_owned).collect();
-                    if layout.named.is_none() && options.split(',').any(|option| option == SYSTEMD) {
-                        layout.named =
-                            Some(Hierarchy { mounted: mounted.clone(), controllers: vec![SYSTEMD.to_owned()] });
-                    }
                     let known = layout.v1.iter().any(|hierarchy| hierarchy.controllers == controllers);
                     if !controllers.is_empty() && !known {
                         layout.v1.push(Hierarchy { mounted, controllers });
+                    } else if let (true, Some(name)) =
+                        (controllers.is_empty(), options.split(',').find(|option| option.starts_with("name=")))
+                    {
+                        layout.named.push(Hierarchy { mounted, controllers: vec![name.to_owned()] });
                     }
                 }
                 _ => (),
@@ -137,7 +143,11 @@ mod tests {
         let layout = Layout::parse("30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n");
         assert_eq!(
             layout,
-            Layout { v1: Vec::new(), v2: Some(Mounted { at: "/sys/fs/cgroup".into(), root: "/".into() }), named: None }
+            Layout {
+                v1: Vec::new(),
+                named: Vec::new(),
+                v2: Some(Mounted { at: "/sys/fs/cgroup".into(), root: "/".into() })
+            }
         );
     }
 }

@@ -37,7 +37,7 @@ use std::time::Duration;
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::error::{Error, Failure};
 use detect::Mounted;
 use place::group;
 use systemd::Found;
@@ -138,5 +138,33 @@ impl Cgroups {
         let missing: Vec<Group> = planned.into_iter().filter(missing).collect();
         groups.extend(missing);
         Ok((Cgroups(groups), made))
+    }
+
+    /// Whether one of the groups is in the hierarchy that /proc/PID/cgroup names so: its controllers, or nothing.
+    pub(crate) fn names_one(&self, names: &str) -> bool {
+        self.0.iter().any(|group| match group.version {
+            Version::V1 => names.split(',').any(|name| group.has(name)),
+            Version::V2 => names.is_empty(),
+        })
+    }
+
+    /// Adds the groups that a container had where it was checkpointed: version 1 controllers and `name=NAME`, and
+    /// no name for version 2. What this host does not have is left out.
+    pub(crate) fn plan_also(&mut self, layout: &Layout, place: &Place, names: &[String]) -> Result<(), Failure> {
+        for name in names {
+            let (version, mounted, controllers) = match layout.hierarchy(name) {
+                _ if self.0.iter().any(|group| group.has(name) || group.controllers.is_empty() && name.is_empty()) => {
+                    continue;
+                }
+                Some(hierarchy) => (Version::V1, &hierarchy.mounted, hierarchy.controllers.clone()),
+                None => match layout.v2().filter(|_| name.is_empty()) {
+                    Some(mounted) => (Version::V2, mounted, Vec::new()),
+                    None => continue,
+                },
+            };
+            let relative = place.below(mounted, &controllers)?;
+            self.0.push(group(version, &mounted.at, controllers, &relative));
+        }
+        Ok(())
     }
 }

@@ -41,6 +41,11 @@ impl Cgroups {
         self.0.iter().find(|group| group.has("freezer") || group.version == Version::V2)
     }
 
+    /// The folder of the group by which all processes are stopped.
+    pub(crate) fn freezer_folder(&self) -> Option<&Path> {
+        self.freezer().map(|group| group.folder.as_path())
+    }
+
     /// Stops or continues all processes.
     pub(crate) fn freeze(&self, frozen: bool) -> Result<(), Error> {
         let Some(group) = self.freezer() else {

@@ -1,16 +1,19 @@
 //! The command line: the global flags, and one file for each verb.
 
 mod arguments;
+mod checkpoint;
 mod create;
 mod delete;
 mod events;
 mod exec;
 mod features;
+mod help;
 mod kill;
 mod list;
 mod pause;
 mod ps;
 mod relay;
+mod restore;
 mod root;
 mod run;
 mod spec;
@@ -69,6 +72,9 @@ struct Globals {
     /// or auto. With `spec`: a configuration for an ordinary user
     #[arg(long, global = true, num_args = 0..=1, default_missing_value = "true", default_value = "auto")]
     rootless: String,
+    /// The program that `checkpoint` and `restore` use
+    #[arg(long, global = true, default_value = "criu", value_name = "PROGRAM")]
+    criu: PathBuf,
     /// Print the version, and that of the specification
     #[arg(short, long, action = ArgAction::Version)]
     version: Option<bool>,
@@ -81,34 +87,55 @@ const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Make a container; its program waits for `start`
+    #[command(after_long_help = help::CREATE)]
     Create(create::Create),
     /// Let the program of a created container run
+    #[command(after_long_help = help::START)]
     Start(start::Start),
     /// Print the state of a container as JSON
+    #[command(after_long_help = help::STATE)]
     State(state::State),
     /// Send a signal to a container
+    #[command(after_long_help = help::KILL)]
     Kill(kill::Kill),
     /// Remove all that a container holds
+    #[command(after_long_help = help::DELETE)]
     Delete(delete::Delete),
     /// Create and start a container, and remove it when it ends
+    #[command(after_long_help = help::RUN)]
     Run(run::Run),
     /// Run another process in a container
+    #[command(after_long_help = help::EXEC)]
     Exec(exec::Exec),
     /// List the containers
+    #[command(after_long_help = help::LIST)]
     List(list::List),
     /// List the processes of a container
+    #[command(after_long_help = help::PS)]
     Ps(ps::Ps),
     /// Freeze the processes of a container
+    #[command(after_long_help = help::PAUSE)]
     Pause(pause::Pause),
     /// Let a paused container go on
+    #[command(after_long_help = help::RESUME)]
     Resume(pause::Resume),
     /// Change the limits of a container
+    #[command(after_long_help = help::UPDATE)]
     Update(update::Update),
+    /// Write the processes of a container to files
+    #[command(after_long_help = help::CHECKPOINT)]
+    Checkpoint(checkpoint::Checkpoint),
+    /// Make a container from the files of a checkpoint
+    #[command(after_long_help = help::RESTORE)]
+    Restore(restore::Restore),
     /// Print what a container uses as JSON, every few seconds or once
+    #[command(after_long_help = help::EVENTS)]
     Events(events::Events),
     /// Write a config.json to begin with
+    #[command(after_long_help = help::SPEC)]
     Spec(spec::Spec),
     /// Print what this runtime can do as JSON
+    #[command(after_long_help = help::FEATURES)]
     Features(features::Features),
 }
 
@@ -207,6 +234,7 @@ struct Context {
     runtime: Runtime,
     systemd_cgroup: bool,
     rootless: Option<bool>,
+    criu: PathBuf,
 }
 
 /// Does what the arguments ask for; the exit code is 1 for an error, and 255 for one of `exec`, whose other codes
@@ -258,12 +286,12 @@ impl Cli {
 
     fn run_command(self) -> Result<ExitCode, Failure> {
         let rootless = root::parse_rootless(&self.globals.rootless)?;
-        if matches!(self.command, Command::Create(_) | Command::Run(_) | Command::Exec(_)) {
+        if matches!(self.command, Command::Create(_) | Command::Run(_) | Command::Exec(_) | Command::Restore(_)) {
             orlop_runtime::run_from_read_only_mount()?;
         }
         let root = self.globals.root.map_or_else(root::default, Ok)?;
         let runtime = Runtime::new(root).on_warning(log::warning);
-        let cli = Context { runtime, systemd_cgroup: self.globals.systemd_cgroup, rootless };
+        let cli = Context { runtime, systemd_cgroup: self.globals.systemd_cgroup, rootless, criu: self.globals.criu };
         match self.command {
             Command::Create(verb) => verb.run(&cli),
             Command::Start(verb) => verb.run(&cli),
@@ -278,6 +306,8 @@ impl Cli {
             Command::Resume(verb) => verb.run(&cli),
             Command::Update(verb) => verb.run(&cli),
             Command::Events(verb) => verb.run(&cli),
+            Command::Checkpoint(verb) => verb.run(&cli),
+            Command::Restore(verb) => verb.run(&cli),
             Command::Spec(verb) => verb.run(rootless == Some(true)),
             Command::Features(_) => features::Features::run(),
         }

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use orlop_runtime::Created;
+
 use super::wait::{Terminal, wait_for};
 use super::{BundleArgs, Context, Failure};
 use crate::log;
@@ -27,16 +29,34 @@ impl Run {
         let id = self.bundle.id.clone();
         let options = self.bundle.options(cli, self.detach)?;
         let created = cli.runtime.create(options)?;
-        // With a process namespace they become children of the container's first process.
-        let orphans = !self.detach && !self.no_subreaper && !created.own_pid_namespace;
+        let stay = Stay { detach: self.detach, subreaper: !self.no_subreaper, keep: self.keep };
+        stay.with(cli, &id, created, || Ok(cli.runtime.start(&id)?))
+    }
+}
+
+/// How long this program stays with a container, and what it does then.
+pub(super) struct Stay {
+    pub(super) detach: bool,
+    pub(super) subreaper: bool,
+    pub(super) keep: bool,
+}
+
+impl Stay {
+    /// Lets a container that was made run, waits for its end, and deletes it.
+    pub(super) fn with(
+        &self,
+        cli: &Context,
+        id: &str,
+        created: Created,
+        start: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<ExitCode, Failure> {
+        // With a process namespace orphans become children of the container's first process.
+        let orphans = !self.detach && self.subreaper && !created.own_pid_namespace;
         if orphans {
             nix::sys::prctl::set_child_subreaper(true)?;
         }
         let terminal = created.terminal.map(Terminal::connect).transpose();
-        let started = terminal.and_then(|terminal| {
-            cli.runtime.start(&id)?;
-            Ok(terminal)
-        });
+        let started = terminal.and_then(|terminal| start().map(|()| terminal));
         let ran = match started {
             Ok(_) if self.detach => return Ok(ExitCode::SUCCESS),
             Ok(terminal) => wait_for(created.pid, &created.pidfd, terminal, orphans),
@@ -45,7 +65,7 @@ impl Run {
         if self.keep && ran.is_ok() {
             return ran;
         }
-        match cli.runtime.delete(&id, true) {
+        match cli.runtime.delete(id, true) {
             Err(error) if ran.is_ok() => Err(error.into()),
             Err(error) => {
                 log::warning(&format!("container {id:?} could not be removed: {error}"));

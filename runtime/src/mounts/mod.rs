@@ -254,7 +254,7 @@ fn set_attributes(tree: &OwnedFd, own: &MountAttr, options: &MountOptions) -> ni
     Ok(())
 }
 
-fn is_folder(fd: impl AsFd) -> nix::Result<bool> {
+pub(crate) fn is_folder(fd: impl AsFd) -> nix::Result<bool> {
     Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
 }
 

@@ -1,6 +1,6 @@
 //! Processes, their descriptors and signals.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::unistd::Pid;
 
@@ -111,6 +111,26 @@ pub(crate) fn close_all_but(first: u32, mut keep: Vec<RawFd>) -> nix::Result<()>
         next = next.max(fd + 1);
     }
     close(next, libc::c_uint::MAX)
+}
+
+/// Gives descriptors the numbers from `first` on, to survive execve, and `kept` one after them.
+/// For the child of a clone only, which leaves the values that own these numbers behind.
+pub(crate) fn line_up(fds: &[BorrowedFd<'_>], first: RawFd, kept: impl AsFd) -> nix::Result<OwnedFd> {
+    let after = first + fds.len() as RawFd;
+    // First out of each other's way.
+    let kept = duplicate_from(kept, after)?;
+    let copies = fds.iter().map(|fd| duplicate_from(fd, after)).collect::<nix::Result<Vec<_>>>()?;
+    for (copy, number) in copies.iter().zip(first..) {
+        // SAFETY: the caller is a fresh clone; no value whose descriptor is replaced here is used or dropped in it.
+        check(unsafe { libc::dup2(copy.as_raw_fd(), number) }.into())?;
+    }
+    Ok(kept)
+}
+
+/// Takes the ownership of a descriptor that whoever started this program gave it by number.
+pub(crate) fn adopt(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: it is open, and was so before this program began: no value in here owns it.
+    (number > 2 && is_open(number)).then(|| unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Whether a descriptor of this number is open.
