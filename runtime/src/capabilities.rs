@@ -1,5 +1,6 @@
 //! Capabilities (capabilities(7)).
 
+use nix::errno::Errno;
 use oci_spec::runtime::{Capabilities, LinuxCapabilities};
 
 use crate::error::{Context, Failure};
@@ -96,13 +97,12 @@ impl CapabilitySets {
     /// Takes everything else out of the bounding set. Needs CAP_SETPCAP, so it comes before [`Self::apply`].
     pub(crate) fn drop_bounding(&self) -> Result<(), Failure> {
         // The kernel may know more than we do: go on until it knows no further.
-        for number in 0..64 {
-            match sys::has_bounding(number) {
-                Err(_) => break,
-                Ok(true) if self.bounding & 1 << number == 0 => {
-                    sys::drop_bounding(number).at("drop capability", number)?;
-                }
-                Ok(_) => (),
+        for number in (0..64).filter(|number| self.bounding & 1 << number == 0) {
+            match sys::drop_bounding(number) {
+                Err(Errno::EINVAL) => break,
+                // Who may drop none may still have none to drop.
+                Err(Errno::EPERM) if sys::has_bounding(number) == Ok(false) => (),
+                dropped => dropped.at("drop capability", number)?,
             }
         }
         Ok(())

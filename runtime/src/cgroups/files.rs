@@ -10,9 +10,22 @@ use crate::procfs;
 
 /// Writes a file of a control group, in one write(2).
 pub(super) fn write_file(path: &Path, value: &str) -> Result<(), Failure> {
-    let object = || format!("{:?} to {}", value, path.display());
-    let file = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()).at("write", object())?;
-    nix::unistd::write(&file, value.as_bytes()).at("write", object()).map(drop)
+    write_values(path, [value.to_owned()])
+}
+
+/// Writes values to a file of a control group, each in one write(2).
+pub(super) fn write_values(path: &Path, values: impl IntoIterator<Item = String>) -> Result<(), Failure> {
+    let mut file = None;
+    for value in values {
+        let object = || format!("{:?} to {}", value, path.display());
+        let open = || open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()).at("write", object());
+        let file = match &file {
+            Some(file) => file,
+            None => file.insert(open()?),
+        };
+        nix::unistd::write(file, value.as_bytes()).at("write", object())?;
+    }
+    Ok(())
 }
 
 pub(super) fn read_file(path: &Path) -> Result<String, Failure> {

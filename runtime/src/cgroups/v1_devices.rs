@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::devices::{Access, DevicePolicy};
-use super::files::{read_file, write_file};
+use super::files::{read_file, write_values};
 use crate::error::{Error, Failure};
 
 /// What an exception is about; `None` is any number.
@@ -108,8 +108,8 @@ impl DeviceList {
 
     /// Sets the list of a group without processes.
     pub(super) fn set(&self, folder: &Path) -> Result<(), Failure> {
-        write(folder, self.default_allow, "a")?;
-        self.exceptions.iter().try_for_each(|(device, access)| self.except(folder, *device, *access))
+        write(folder, self.default_allow, ["a".to_owned()])?;
+        write(folder, !self.default_allow, self.exceptions.iter().copied().map(line))
     }
 
     /// Changes the list of a group: first what is new, then what is no more, so that what is in both is allowed
@@ -119,13 +119,8 @@ impl DeviceList {
         if present.default_allow || self.default_allow {
             return self.set(folder);
         }
-        for (device, access) in self.beyond(&present) {
-            self.except(folder, device, access)?;
-        }
-        for (device, access) in present.beyond(self) {
-            write(folder, self.default_allow, &format!("{device} {}", letters(access)))?;
-        }
-        Ok(())
+        write(folder, !self.default_allow, self.beyond(&present).into_iter().map(line))?;
+        write(folder, self.default_allow, present.beyond(self).into_iter().map(line))
     }
 
     /// The exceptions, or parts of them, that another list has not.
@@ -136,14 +131,14 @@ impl DeviceList {
         };
         self.exceptions.iter().map(rest).filter(|(_, access)| !access.is_none()).collect()
     }
-
-    fn except(&self, folder: &Path, device: Device, access: Access) -> Result<(), Failure> {
-        write(folder, !self.default_allow, &format!("{device} {}", letters(access)))
-    }
 }
 
-fn write(folder: &Path, allow: bool, line: &str) -> Result<(), Failure> {
-    write_file(&folder.join(if allow { "devices.allow" } else { "devices.deny" }), line)
+fn line((device, access): (Device, Access)) -> String {
+    format!("{device} {}", letters(access))
+}
+
+fn write(folder: &Path, allow: bool, lines: impl IntoIterator<Item = String>) -> Result<(), Failure> {
+    write_values(&folder.join(if allow { "devices.allow" } else { "devices.deny" }), lines)
 }
 
 /// A line of the kernel's list.

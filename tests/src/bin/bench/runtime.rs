@@ -41,11 +41,13 @@ pub(crate) fn compare(peer: &Peer) -> Result<()> {
     for (name, args) in [("true", json!(["/bin/true"])), ("sleep", json!(["/bin/sleep", "10000"]))] {
         bundle(peer.name, &folder.path().join(name), &args)?;
     }
+    // State belongs on a tmpfs, and /run is none everywhere.
+    let state = tempfile::TempDir::with_prefix_in("orlop-bench-", "/dev/shm").context("make a folder in /dev/shm")?;
     let runtimes = [(peer.name, peer.name.into()), ("orlop-runtime", programs::path("orlop-runtime")?)];
     let runtimes = runtimes.map(|(name, program)| Runtime {
         name,
         program,
-        root: folder.path().join(format!("{name}-state")),
+        root: state.path().join(name),
         bundles: folder.path(),
     });
     let mut times = CASES.map(|_| [Times::default(), Times::default()]);
