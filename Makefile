@@ -18,7 +18,8 @@ export CARGO_BUILD_TARGET := $(TARGET)
 OUT    := target/$(TARGET)
 BIN    := $(OUT)/bin
 SHARE   = $(DESTDIR)/usr/local/share
-SMALL_FLAGS := --config 'target.$(TARGET).rustflags=["-Ctarget-feature=+crt-static","-Crelocation-model=static"]'
+# Nothing unwinds where a panic aborts, so the table for finding frames is left out.
+SMALL_FLAGS := --config 'target.$(TARGET).rustflags=["-Ctarget-feature=+crt-static","-Crelocation-model=static","-Clink-arg=-Wl,--no-eh-frame-hdr"]'
 
 help:
 	@grep -E '^# make' Makefile | sed 's/^# //'
