@@ -96,14 +96,14 @@ run() {
     [ -z "${DEMO_ONCE:-}" ] || exit 0
 
     say "It is yours. In another terminal:"
-    cat <<TXT
+    # Not cat: bash forgets a Ctrl-C that comes while a program which then ends well is in the foreground.
+    echo "\
   export KUBECONFIG=$KUBECONFIG
   kubectl get pods -o wide
   kubectl logs -f deployment/hello
   kubectl scale deployment/hello --replicas=10
   crictl --runtime-endpoint unix://$DIR/run/cri.sock ps
-Ctrl-C here, or make demo-stop, ends it and removes everything.
-TXT
+Ctrl-C here, or make demo-stop, ends it and removes everything."
     wait "$(cat "$DIR/pid")"
 }
 
