@@ -47,6 +47,20 @@ pub(crate) fn signal(
     signal: i32,
     candidates: impl Fn() -> Result<Vec<i32>, Failure>,
 ) -> Result<(), Failure> {
+    if signal == libc::SIGKILL {
+        // Whoever dies takes both marks from the children that it had since they were listed. Nobody of the
+        // stopped ones forks, and all are still parents. Where this fails, the kill below says so as well.
+        let _ = send_to_all(proc, leader, libc::SIGSTOP, &candidates);
+    }
+    send_to_all(proc, leader, signal, &candidates)
+}
+
+fn send_to_all(
+    proc: &Proc,
+    leader: Leader,
+    signal: i32,
+    candidates: impl Fn() -> Result<Vec<i32>, Failure>,
+) -> Result<(), Failure> {
     let mut signalled = BTreeSet::new();
     for _ in 0..ROUNDS {
         let all: Vec<Kin> = candidates()?.into_iter().filter_map(|pid| kin(proc, pid)).collect();
@@ -61,8 +75,9 @@ pub(crate) fn signal(
 
 fn send(proc: &Proc, to: Kin, signal: i32) -> Result<(), Failure> {
     let sent = sys::open_pidfd(to.pid).and_then(|pidfd| {
-        // Asked again with the handle held: the number may have become somebody else's before.
-        let same = kin(proc, to.pid).is_some_and(|now| (now.session, now.start) == (to.session, to.start));
+        // Asked again with the handle held: the number may have become somebody else's before. The session
+        // is no sign of that, it may be a new one of the same process.
+        let same = kin(proc, to.pid).is_some_and(|now| now.start == to.start);
         if same { sys::signal_by_pidfd(pidfd.as_fd(), signal) } else { Ok(()) }
     });
     match sent {

@@ -182,7 +182,9 @@ fn kills_an_exec_and_what_it_started(runtime: Option<&Path>) {
     pod.create_and_start(&bundle.create);
     let (output, write_end) = pipe();
     let null = fs::File::open("/dev/null").unwrap();
-    let script = "sleep 2001 & setsid sleep 2002 & (sleep 2003 &) ; echo started; wait";
+    // Some are about to make sessions of their own when the signal comes.
+    let some = "setsid sleep 2002 & ".repeat(20);
+    let script = &format!("sleep 2001 & (sleep 2003 &) ; {some} echo started; wait");
     let request = bundle.exec("one", script, false);
     let (answer, _) = pod.exchange(&request, &[null.as_fd(), write_end.as_fd(), null.as_fd()]);
     assert!(matches!(answer, Answer::Execed { .. }), "{answer:?}");
