@@ -1,15 +1,25 @@
-//! JSON from outside as bytes. It may be hostile: what never ends, or is huge, must not take the host's memory.
+//! JSON. From outside it comes as bytes and may be hostile: what never ends, or is huge, must not take the host's
+//! memory.
 
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use serde_json::{Map, Value};
+
 use crate::error::{Context, Failure};
 
 /// The largest document that is read, in bytes: far more than a process can get of arguments and environment
 /// (6 MiB), and little enough to hold whatever it says.
 pub const MAX_DOCUMENT: u64 = 16 << 20;
+
+/// An object of these members. For each kind of iterator `collect` would bring a sort of its own, 5 KiB of program.
+pub(crate) fn members(list: impl Iterator<Item = (String, Value)>) -> Map<String, Value> {
+    let mut members = Map::new();
+    members.extend(list);
+    members
+}
 
 /// Reads a file of a bundle. One that is no regular file may block for ever, or act when it is opened.
 pub(crate) fn read_regular(path: &Path) -> Result<Vec<u8>, Failure> {

@@ -74,6 +74,6 @@ pub fn resources(bytes: &[u8]) {
 /// The instructions of a seccomp profile: code, jump if true, jump if false, operand.
 pub fn seccomp(bytes: &[u8]) -> Option<Vec<(u16, u8, u8, u32)>> {
     let profile: LinuxSeccomp = serde_json::from_slice(bytes).ok()?;
-    let filter = Filter::compile(&profile).ok()??;
+    let filter = Filter::compile(&profile).ok()?;
     Some(filter.instructions().collect())
 }

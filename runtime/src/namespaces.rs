@@ -79,7 +79,10 @@ impl Namespaces {
         }
         plan.time_offsets = offsets(linux.time_offsets().as_ref())?;
         // The mount namespace changes what paths mean.
-        plan.joined.sort_by_key(|(kind, _)| *kind == ns::MOUNT);
+        if let Some(at) = plan.joined.iter().position(|(kind, _)| *kind == ns::MOUNT) {
+            let mounts = plan.joined.remove(at);
+            plan.joined.push(mounts);
+        }
         Ok(plan)
     }
 

@@ -128,7 +128,7 @@ impl ProcessPlan {
             apparmor: process.apparmor_profile().clone().filter(|profile| !profile.is_empty()),
             selinux: process.selinux_label().clone().filter(|label| !label.is_empty()),
             keyring: request.new_keyring.then(|| format!("_ses.{}", request.id)),
-            filter: request.seccomp.map(Filter::compile).transpose()?.flatten(),
+            filter: request.seccomp.map(Filter::compile).transpose()?,
             stdio: if terminal { Stdio::Terminal } else { own_stdio(request.stdio)? },
             console_size: process.console_size().map(|size| (size.width() as u16, size.height() as u16)),
             preserve_fds: request.preserve_fds,

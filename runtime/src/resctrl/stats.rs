@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::Resctrl;
+use crate::document::members;
 
 fn text(folder: &Path, file: &str) -> Option<String> {
     Some(std::fs::read_to_string(folder.join(file)).ok()?.trim().to_owned())
@@ -53,7 +54,7 @@ fn properties(folder: &Path, files: &[&str]) -> Value {
             _ => number(folder, file).filter(|value| *value != 0).map(Value::from),
         }
     };
-    files.iter().filter_map(|file| Some(((*file).to_owned(), value(file)?))).collect::<Map<_, _>>().into()
+    members(files.iter().filter_map(|file| Some(((*file).to_owned(), value(file)?)))).into()
 }
 
 fn last_with<'a>(schemata: &'a str, resource: &str) -> Option<&'a str> {
@@ -68,11 +69,7 @@ fn counters(features: &str, data: &Path, all: &mut Map<String, Value>) {
     domains.sort_unstable();
     let of = |files: &[&str]| -> Value {
         let one = |domain: &std::path::PathBuf| -> Value {
-            files
-                .iter()
-                .map(|file| ((*file).to_owned(), number(domain, file).unwrap_or(0).into()))
-                .collect::<Map<_, _>>()
-                .into()
+            members(files.iter().map(|file| ((*file).to_owned(), number(domain, file).unwrap_or(0).into()))).into()
         };
         domains.iter().map(one).collect()
     };

@@ -1,6 +1,7 @@
 //! Architectures: their audit numbers and their system calls by name.
 
 use oci_spec::runtime::Arch;
+use syscalls::x86_64::Sysno;
 
 /// An architecture that a filter can tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,61 +28,61 @@ pub(super) const NATIVE: Architecture = Architecture::X86_64;
 pub(super) const NATIVE: Architecture = Architecture::Aarch64;
 
 /// System calls that have numbers of their own on x32, from 512 on.
-const X32_ONLY: [&str; 36] = [
-    "rt_sigaction",
-    "rt_sigreturn",
-    "ioctl",
-    "readv",
-    "writev",
-    "recvfrom",
-    "sendmsg",
-    "recvmsg",
-    "execve",
-    "ptrace",
-    "rt_sigpending",
-    "rt_sigtimedwait",
-    "rt_sigqueueinfo",
-    "sigaltstack",
-    "timer_create",
-    "mq_notify",
-    "kexec_load",
-    "waitid",
-    "set_robust_list",
-    "get_robust_list",
-    "vmsplice",
-    "move_pages",
-    "preadv",
-    "pwritev",
-    "rt_tgsigqueueinfo",
-    "recvmmsg",
-    "sendmmsg",
-    "process_vm_readv",
-    "process_vm_writev",
-    "setsockopt",
-    "getsockopt",
-    "io_setup",
-    "io_submit",
-    "execveat",
-    "preadv2",
-    "pwritev2",
+const X32_ONLY: [Sysno; 36] = [
+    Sysno::rt_sigaction,
+    Sysno::rt_sigreturn,
+    Sysno::ioctl,
+    Sysno::readv,
+    Sysno::writev,
+    Sysno::recvfrom,
+    Sysno::sendmsg,
+    Sysno::recvmsg,
+    Sysno::execve,
+    Sysno::ptrace,
+    Sysno::rt_sigpending,
+    Sysno::rt_sigtimedwait,
+    Sysno::rt_sigqueueinfo,
+    Sysno::sigaltstack,
+    Sysno::timer_create,
+    Sysno::mq_notify,
+    Sysno::kexec_load,
+    Sysno::waitid,
+    Sysno::set_robust_list,
+    Sysno::get_robust_list,
+    Sysno::vmsplice,
+    Sysno::move_pages,
+    Sysno::preadv,
+    Sysno::pwritev,
+    Sysno::rt_tgsigqueueinfo,
+    Sysno::recvmmsg,
+    Sysno::sendmmsg,
+    Sysno::process_vm_readv,
+    Sysno::process_vm_writev,
+    Sysno::setsockopt,
+    Sysno::getsockopt,
+    Sysno::io_setup,
+    Sysno::io_submit,
+    Sysno::execveat,
+    Sysno::preadv2,
+    Sysno::pwritev2,
 ];
 
 /// System calls of x86_64 that x32 does not have (arch/x86/entry/syscalls/syscall_64.tbl, abi `64`).
-const NOT_X32: [&str; 14] = [
-    "uselib",
-    "_sysctl",
-    "create_module",
-    "get_kernel_syms",
-    "query_module",
-    "nfsservctl",
-    "set_thread_area",
-    "get_thread_area",
-    "epoll_ctl_old",
-    "epoll_wait_old",
-    "vserver",
-    "uretprobe",
-    "uprobe",
-    "map_shadow_stack",
+const NOT_X32: [Sysno; 14] = [
+    Sysno::uselib,
+    Sysno::_sysctl,
+    Sysno::create_module,
+    Sysno::get_kernel_syms,
+    Sysno::query_module,
+    Sysno::nfsservctl,
+    Sysno::set_thread_area,
+    Sysno::get_thread_area,
+    Sysno::epoll_ctl_old,
+    Sysno::epoll_wait_old,
+    Sysno::vserver,
+    Sysno::uretprobe,
+    Sysno::uprobe,
+    Sysno::map_shadow_stack,
 ];
 
 /// A number of aarch64 that `syscalls` has under a name that the kernel does not use.
@@ -145,15 +146,26 @@ const MULTIPLEXED: [(&str, u32, u64); 32] = [
     ("shmctl", IPC, 24),
 ];
 
-/// The names and numbers of a table of `syscalls`. Its own iterator leaves the last one out.
-macro_rules! table {
-    ($module:ident, $tell:expr) => {
-        for id in 0..=syscalls::$module::Sysno::last().id() {
-            if let Some(call) = syscalls::$module::Sysno::new(id as usize) {
-                $tell(call.name(), id as u32);
-            }
-        }
+/// A table of `syscalls`: its last number, and the name of each.
+type Names = (u32, fn(u32) -> Option<&'static str>);
+
+macro_rules! names {
+    ($module:ident) => {
+        (syscalls::$module::Sysno::last().id() as u32, |number| {
+            syscalls::$module::Sysno::new(number as usize).map(|call| call.name())
+        })
     };
+}
+
+/// By number: the tables' own iterators leave the last one out. One loop for all, since the tables are long matches, of
+/// which the compiler makes code instead of data where it sees what is done with each name.
+#[inline(never)]
+fn walk((last, name): Names, tell: &mut dyn FnMut(&'static str, u32)) {
+    for number in 0..=last {
+        if let Some(name) = name(number) {
+            tell(name, number);
+        }
+    }
 }
 
 impl Architecture {
@@ -188,25 +200,26 @@ impl Architecture {
 
     /// Tells the name and number of every system call. To look up each of them in a profile is faster than to look
     /// up each name of the profile.
-    pub(super) fn each(self, mut tell: impl FnMut(&'static str, u32)) {
+    pub(super) fn each(self, tell: &mut dyn FnMut(&'static str, u32)) {
+        let is_in = |calls: &[Sysno], number| calls.iter().any(|call| call.id() as u32 == number);
         match self {
-            Architecture::X86_64 => table!(x86_64, tell),
+            Architecture::X86_64 => walk(names!(x86_64), tell),
             Architecture::X32 => {
-                table!(x86_64, |name: &'static str, number| {
-                    if !X32_ONLY.contains(&name) && !NOT_X32.contains(&name) {
+                walk(names!(x86_64), &mut |name, number| {
+                    if !is_in(&X32_ONLY, number) && !is_in(&NOT_X32, number) {
                         tell(name, number | X32_BIT);
                     }
                 });
-                for (at, name) in X32_ONLY.iter().enumerate() {
-                    tell(name, (512 + at as u32) | X32_BIT);
+                for (at, call) in X32_ONLY.iter().enumerate() {
+                    tell(call.name(), (512 + at as u32) | X32_BIT);
                 }
             }
             Architecture::X86 => {
-                table!(x86, tell);
+                walk(names!(x86), tell);
                 tell(BREAK.0, BREAK.1);
             }
             Architecture::Aarch64 => {
-                table!(aarch64, |name, number| {
+                walk(names!(aarch64), &mut |name, number| {
                     if number != NEWFSTATAT.1 && !TIME64.contains(&number) {
                         tell(name, number);
                     }
@@ -214,7 +227,7 @@ impl Architecture {
                 tell(NEWFSTATAT.0, NEWFSTATAT.1);
             }
             Architecture::Arm => {
-                table!(arm, tell);
+                walk(names!(arm), tell);
                 for (name, number) in ARM_PRIVATE {
                     tell(name, number);
                 }
@@ -234,7 +247,7 @@ mod tests {
 
     fn number(architecture: Architecture, name: &str) -> Option<u32> {
         let mut found = None;
-        architecture.each(|known, number| {
+        architecture.each(&mut |known, number| {
             if known == name {
                 found = Some(number);
             }

@@ -2,86 +2,40 @@
 
 use oci_spec::runtime::LinuxSeccompOperator as Operator;
 
+use super::assembler::{AND, Assembler, JUMP_EQUAL, JUMP_GREATER, JUMP_GREATER_EQUAL, LOAD, Label};
 use super::conditions::Condition;
 use super::rules::{Decision, Table, UNKNOWN_ARCHITECTURE, Verdict};
+use super::search::search;
 use crate::sys::FilterInsn;
 
 /// `BPF_MAXINSNS`.
 pub(super) const MAX_INSTRUCTIONS: usize = 4096;
-
-const LOAD: u16 = 0x20;
-const AND: u16 = 0x54;
-const RETURN: u16 = 0x06;
-const JUMP: u16 = 0x05;
-const JUMP_EQUAL: u16 = 0x15;
-const JUMP_GREATER: u16 = 0x25;
-const JUMP_GREATER_EQUAL: u16 = 0x35;
 
 /// Offsets in `struct seccomp_data`.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const ARGUMENTS: u32 = 16;
 
-type Code = Vec<FilterInsn>;
-
-fn insn(code: u16, k: u32) -> FilterInsn {
-    FilterInsn { code, jt: 0, jf: 0, k }
-}
-
-fn give(verdict: Verdict) -> FilterInsn {
-    insn(RETURN, verdict)
-}
-
-/// The whole program: find the architecture, then the number in its tree.
-///
-/// It is made from its end: whoever jumps has then seen how far.
-pub(super) fn program(tables: &[Table]) -> Code {
-    let mut code = vec![give(UNKNOWN_ARCHITECTURE)];
+/// The whole program: find the architecture, then the number among its calls.
+pub(super) fn program(tables: &[Table]) -> Vec<FilterInsn> {
+    let mut code = Assembler::default();
+    let mut next = code.give(UNKNOWN_ARCHITECTURE);
     for table in tables.iter().rev() {
-        let after = code.len();
-        tree(&table.ranges, &mut code);
-        code.push(insn(LOAD, NUMBER));
-        let length = code.len() - after;
-        if let Ok(length) = u8::try_from(length) {
-            code.push(FilterInsn { code: JUMP_EQUAL, jt: 0, jf: length, k: table.audit });
-        } else {
-            // Conditional jumps reach 255 instructions, plain ones any number.
-            code.push(insn(JUMP, length as u32));
-            code.push(FilterInsn { code: JUMP_EQUAL, jt: 1, jf: 0, k: table.audit });
-        }
+        let found = search(&table.ranges, &mut code);
+        let number = code.then(LOAD, NUMBER, found);
+        next = code.jump(JUMP_EQUAL, table.audit, number, next);
     }
-    code.push(insn(LOAD, ARCHITECTURE));
-    code.reverse();
-    code
+    code.then(LOAD, ARCHITECTURE, next);
+    code.finish()
 }
 
-/// A search in ranges, backwards.
-fn tree(ranges: &[(u32, Decision)], code: &mut Code) {
-    match ranges {
-        [] => code.push(give(UNKNOWN_ARCHITECTURE)),
-        [(_, decision)] => leaf(decision, code),
-        _ => {
-            let (low, high) = ranges.split_at(ranges.len() / 2);
-            tree(high, code);
-            let after = code.len();
-            tree(low, code);
-            let length = code.len() - after;
-            if let Ok(length) = u8::try_from(length) {
-                code.push(FilterInsn { code: JUMP_GREATER_EQUAL, jt: length, jf: 0, k: high[0].0 });
-            } else {
-                code.push(insn(JUMP, length as u32));
-                code.push(FilterInsn { code: JUMP_GREATER_EQUAL, jt: 0, jf: 1, k: high[0].0 });
-            }
-        }
-    }
-}
-
-/// One decision, backwards.
-fn leaf(decision: &Decision, code: &mut Code) {
-    code.push(give(decision.otherwise));
+/// The verdict of the first branch whose conditions hold.
+pub(super) fn decide(decision: &Decision, code: &mut Assembler) -> Label {
+    let mut next = code.give(decision.otherwise);
     for (conditions, verdict) in decision.branches.iter().rev() {
-        code.extend(branch(conditions, *verdict).into_iter().rev());
+        next = branch(conditions, *verdict, next, code);
     }
+    next
 }
 
 /// Where a comparison goes next.
@@ -95,42 +49,48 @@ enum Goto {
     Next,
 }
 
-struct Step {
-    code: u16,
-    k: u32,
-    then: Goto,
-    otherwise: Goto,
+/// An instruction of a comparison.
+enum Step {
+    /// A load, or a mask on what is loaded.
+    Value {
+        code: u16,
+        k: u32,
+    },
+    Jump {
+        code: u16,
+        k: u32,
+        then: Goto,
+        otherwise: Goto,
+    },
 }
 
-/// The verdict if all conditions hold, else on to what comes after.
-fn branch(conditions: &[Condition], verdict: Verdict) -> Code {
-    let steps: Vec<Vec<Step>> = conditions.iter().map(comparison).collect();
-    let total: usize = steps.iter().map(Vec::len).sum();
-    let mut code = Code::new();
-    for condition in steps {
-        let end = code.len() + condition.len();
-        for step in condition {
-            let here = code.len() + 1;
-            // At most six arguments of six instructions each: every distance fits.
-            let distance = |goto| match goto {
-                Goto::Next => 0,
-                Goto::Holds => (end - here) as u8,
-                Goto::Fails => (total + 1 - here) as u8,
+/// The verdict if all conditions hold, else on to `fails`.
+fn branch(conditions: &[Condition], verdict: Verdict, fails: Label, code: &mut Assembler) -> Label {
+    let mut holds = code.give(verdict);
+    for condition in conditions.iter().rev() {
+        let mut next = holds;
+        for step in comparison(condition).into_iter().rev() {
+            let label = |goto| match goto {
+                Goto::Holds => holds,
+                Goto::Fails => fails,
+                Goto::Next => next,
             };
-            let (jt, jf) = (distance(step.then), distance(step.otherwise));
-            code.push(FilterInsn { code: step.code, jt, jf, k: step.k });
+            next = match step {
+                Step::Value { code: of, k } => code.then(of, k, next),
+                Step::Jump { code: of, k, then, otherwise } => code.jump(of, k, label(then), label(otherwise)),
+            };
         }
+        holds = next;
     }
-    code.push(give(verdict));
-    code
+    holds
 }
 
 /// Compares an argument, which BPF loads in halves of 32 bits. Machines here are little-endian.
 fn comparison(condition: &Condition) -> Vec<Step> {
     use Goto::{Fails, Holds, Next};
-    let load = |offset| Step { code: LOAD, k: ARGUMENTS + condition.index * 8 + offset, then: Next, otherwise: Next };
-    let mask = |bits| Step { code: AND, k: bits, then: Next, otherwise: Next };
-    let jump = |code, k, then, otherwise| Step { code, k, then, otherwise };
+    let load = |offset| Step::Value { code: LOAD, k: ARGUMENTS + condition.index * 8 + offset };
+    let mask = |bits| Step::Value { code: AND, k: bits };
+    let jump = |code, k, then, otherwise| Step::Jump { code, k, then, otherwise };
     let halves = |value: u64| ((value >> 32) as u32, value as u32);
 
     let masked = (condition.operator == Operator::ScmpCmpMaskedEq).then(|| halves(condition.mask));

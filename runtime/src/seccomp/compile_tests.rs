@@ -3,6 +3,7 @@
 use oci_spec::runtime::LinuxSeccomp;
 
 use super::super::arch::X32_BIT;
+use super::super::assembler::{JUMP, RETURN};
 use super::super::rules::tables;
 use super::*;
 
@@ -14,7 +15,7 @@ fn errno(number: i32) -> u32 {
     0x0005_0000 | number as u32
 }
 
-fn compile(profile: &str) -> Code {
+fn compile(profile: &str) -> Vec<FilterInsn> {
     let profile: LinuxSeccomp = serde_json::from_str(profile).expect("test data");
     program(&tables(&profile).expect("profile"))
 }
@@ -50,7 +51,7 @@ fn run(program: &[FilterInsn], arch: u32, number: u32, args: [u64; 6]) -> u32 {
 
 #[test]
 fn every_number_of_a_profile_with_gaps() {
-    // Every third call by name: many ranges, so that jumps grow beyond what one instruction reaches.
+    // Every third call by name: many ranges.
     let calls: Vec<(String, u32)> =
         syscalls::x86_64::Sysno::iter().map(|call| (call.name().to_owned(), call.id() as u32)).collect();
     let named: Vec<&(String, u32)> = calls.iter().step_by(3).collect();
@@ -67,9 +68,40 @@ fn every_number_of_a_profile_with_gaps() {
         };
         assert_eq!(run(&program, X86_64, number, [0; 6]), expected, "{number}");
     }
-    assert!(program.iter().any(|insn| insn.code == JUMP), "the profile is long enough to need far jumps");
     assert_eq!(run(&program, X86, 1, [0; 6]), UNKNOWN_ARCHITECTURE);
     assert_eq!(run(&program, X86_64, X32_BIT, [0; 6]), UNKNOWN_ARCHITECTURE);
+}
+
+#[test]
+fn far_jumps() {
+    // A verdict for each call, and the same one for what has an odd argument: no return serves two of them, and
+    // the last one's code is longer than one conditional jump reaches.
+    let calls: Vec<(&str, u32)> =
+        syscalls::x86_64::Sysno::iter().map(|call| (call.name(), call.id() as u32)).step_by(2).collect();
+    let rule = |name: &str, number: u32| {
+        format!(
+            r#"{{"names":["{name}"],"action":"SCMP_ACT_ERRNO","errnoRet":{},"args":[{{"index":1,"value":1,"valueTwo":1,"op":"SCMP_CMP_MASKED_EQ"}}]}},
+               {{"names":["{name}"],"action":"SCMP_ACT_ERRNO","errnoRet":{},"args":[{{"index":0,"value":7,"op":"SCMP_CMP_EQ"}}]}}"#,
+            4095,
+            number + 1
+        )
+    };
+    let rules: Vec<String> = calls.iter().map(|(name, number)| rule(name, *number)).collect();
+    let program = compile(&format!(
+        r#"{{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86"],"syscalls":[{}]}}"#,
+        rules.join(",")
+    ));
+    for (_, number) in &calls {
+        let call = |number, first, second| run(&program, X86_64, number, [first, second, 0, 0, 0, 0]);
+        assert_eq!(call(*number, 0, 1), errno(4095), "{number}");
+        assert_eq!(call(*number, 7, 0), errno(*number as i32 + 1), "{number}");
+        assert_eq!(call(*number, 0, 0), ALLOW, "{number}");
+        if calls.iter().all(|(_, other)| *other != number + 1) {
+            assert_eq!(call(number + 1, 7, 1), ALLOW, "{number} + 1");
+        }
+    }
+    assert!(program.iter().any(|insn| insn.code == JUMP), "the profile is long enough to need far jumps");
+    assert_eq!(run(&program, 0xc000_00b7, 0, [0; 6]), UNKNOWN_ARCHITECTURE);
 }
 
 #[test]

@@ -1,17 +1,22 @@
 //! Seccomp: the spec's profile compiled to a classic BPF program (seccomp(2)).
 //!
 //! ```text
-//! profile --rules.rs--> per architecture: ranges of system call numbers, each with a decision
-//!         --compile.rs--> a search tree over the ranges --> instructions
+//! profile --rules.rs----> per architecture: ranges of system call numbers, each with a decision
+//!         --search.rs---> a tree over the ranges
+//!         --compile.rs--> and what to ask about arguments
+//!         --assembler.rs--> instructions
 //! ```
-//! A tree makes a system call cost some ten instructions however long the profile is, and loads fast: the
-//! kernel runs each filter once for every system call number when it is installed.
+//! A tree makes a system call cost some ten instructions however long the profile is. That loads fast, too: the
+//! kernel translates the filter twice, to its own instructions and those to the machine's in several passes, and
+//! runs it once for every system call number.
 
 mod arch;
+mod assembler;
 mod compile;
 mod conditions;
 mod notify;
 mod rules;
+mod search;
 
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompFilterFlag};
 
@@ -37,8 +42,8 @@ const SECCOMP_FILTER_FLAG_NEW_LISTENER: u32 = 8;
 const SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: u32 = 32;
 
 impl Filter {
-    /// Compiles a profile; `None` when it allows everything.
-    pub fn compile(profile: &LinuxSeccomp) -> Result<Option<Filter>, Error> {
+    /// Compiles a profile. Fails when it contradicts itself, or needs more instructions than the kernel takes.
+    pub fn compile(profile: &LinuxSeccomp) -> Result<Filter, Error> {
         let asks = Listener::plan(profile)?.is_some();
         let tables = rules::tables(profile)?;
         let program = compile::program(&tables);
@@ -62,7 +67,7 @@ impl Filter {
         } else {
             flags & !SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
         };
-        Ok(Some(Filter { program, flags }))
+        Ok(Filter { program, flags })
     }
 
     /// The instructions, as `struct sock_filter` of linux/filter.h has them: code, `jt`, `jf`, `k`.

@@ -2,7 +2,6 @@
 //! the filter's descriptor with the state of the process over a unix socket. OCI runtime specification,
 //! "The Container Process State".
 
-use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction};
-use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::error::{Context, Error, Failure};
 use crate::status::State;
@@ -26,19 +25,6 @@ const ACCEPT_WITHIN: i64 = 10;
 pub(crate) struct Listener {
     path: PathBuf,
     metadata: Option<String>,
-}
-
-/// What a listener is told. The names are the specification's.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ProcessState<'a> {
-    oci_version: &'a str,
-    /// What the descriptors are that come along, in their order.
-    fds: [&'static str; 1],
-    pid: i32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<&'a str>,
-    state: BTreeMap<&'static str, serde_json::Value>,
 }
 
 impl Listener {
@@ -77,15 +63,17 @@ impl Listener {
     pub(crate) fn tell(&self, filter: &OwnedFd, pid: i32, state: &State) -> Result<(), Failure> {
         let step = "hand the process over to seccomp listener";
         let object = || self.path.display();
-        let message = ProcessState {
-            oci_version: &state.oci_version,
-            fds: ["seccompFd"],
-            pid,
-            metadata: self.metadata.as_deref(),
-            state: members(state),
-        };
-        let message =
-            serde_json::to_vec(&message).map_err(|error| Failure::refused(step, object(), error.to_string()))?;
+        // The descriptors that come along are named in their order.
+        let mut message = json!({
+            "ociVersion": state.oci_version,
+            "fds": ["seccompFd"],
+            "pid": pid,
+            "state": members(state),
+        });
+        if let Some(metadata) = &self.metadata {
+            message["metadata"] = metadata.as_str().into();
+        }
+        let message = message.to_string().into_bytes();
         let socket = connected(&self.path).at(step, object())?;
         let fds = [filter.as_fd().as_raw_fd()];
         let rights = [ControlMessage::ScmRights(&fds)];
@@ -98,23 +86,16 @@ impl Listener {
 }
 
 /// The members of a state that the specification has.
-fn members(state: &State) -> BTreeMap<&'static str, serde_json::Value> {
-    let mut members = BTreeMap::from([
-        ("ociVersion", state.oci_version.as_str().into()),
-        ("id", state.id.as_str().into()),
-        ("status", state.status.to_string().into()),
-        ("pid", state.pid.into()),
-        ("bundle", state.bundle.to_string_lossy().into()),
-    ]);
+fn members(state: &State) -> Value {
+    let mut members = json!({
+        "ociVersion": state.oci_version,
+        "id": state.id,
+        "status": state.status.to_string(),
+        "pid": state.pid,
+        "bundle": state.bundle.to_string_lossy(),
+    });
     if !state.annotations.is_empty() {
-        members.insert(
-            "annotations",
-            state
-                .annotations
-                .iter()
-                .map(|(name, value)| (name.clone(), serde_json::Value::from(value.as_str())))
-                .collect(),
-        );
+        members["annotations"] = json!(state.annotations);
     }
     members
 }

@@ -5,9 +5,7 @@
 //! the same call, and the first of several such; conditions for one call that overlap are tried in libseccomp's
 //! order ([`conditions::order`]), not in that of the profile.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, DefaultHasher};
-
+use fnv::FnvHashMap;
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction};
 
 use super::arch::{Architecture, NATIVE, X32_BIT};
@@ -41,7 +39,7 @@ pub(super) struct Decision {
 }
 
 impl Decision {
-    fn plain(verdict: Verdict) -> Decision {
+    pub(super) fn plain(verdict: Verdict) -> Decision {
         Decision { branches: Vec::new(), otherwise: verdict }
     }
 }
@@ -65,11 +63,22 @@ struct Rule {
     alternatives: Vec<Vec<Condition>>,
 }
 
+/// A system call of an architecture that a rule names.
+struct Match {
+    number: u32,
+    /// Its index.
+    rule: usize,
+    name: &'static str,
+    /// The first argument, by which `number` is this call.
+    first: Option<u64>,
+}
+
 /// The rules, and those of them that name a system call.
 struct Profile<'a> {
     rules: Vec<Rule>,
-    /// By name; nobody hostile chose the names, so the hash needs no secret, for which the kernel would be asked.
-    named: HashMap<&'a str, Vec<usize>, BuildHasherDefault<DefaultHasher>>,
+    /// By name. Names that collide cost whoever chose them no more than as many other rules would, so the hash needs
+    /// no secret.
+    named: FnvHashMap<&'a str, Vec<usize>>,
     default: Verdict,
     hides_new_calls: bool,
 }
@@ -93,7 +102,7 @@ impl Profile<'_> {
     fn new(profile: &LinuxSeccomp) -> Result<Profile<'_>, Error> {
         let mut understood = Profile {
             rules: Vec::new(),
-            named: HashMap::default(),
+            named: FnvHashMap::default(),
             default: verdict(profile.default_action(), profile.default_errno_ret())?,
             hides_new_calls: hides_new_calls(profile),
         };
@@ -177,35 +186,35 @@ impl Profile<'_> {
     /// The calls of an architecture that rules decide about, by number, and the newest that is named: that one may
     /// have a rule that counts for nothing.
     fn calls(&self, architecture: Architecture) -> Result<(Calls, Option<u32>), Error> {
-        let mut found: Vec<(u32, usize, Option<u64>)> = Vec::new();
-        let mut newest = None;
+        let mut matches: Vec<Match> = Vec::with_capacity(self.named.len() + self.rules.len());
         let multiplexed = architecture.multiplexed();
-        architecture.each(|name, number| {
-            let Some(rules) = self.named.get(name) else { return };
-            found.extend(rules.iter().map(|rule| (number, *rule, None)));
-            if !multiplexed.iter().any(|(other, ..)| *other == name) {
-                newest = newest.max(Some(number));
-            }
+        architecture.each(&mut |name, number| {
+            let rules = self.named.get(name).into_iter().flatten();
+            matches.extend(rules.map(|rule| Match { number, rule: *rule, name, first: None }));
         });
         for (name, number, first) in multiplexed {
             let rules = self.named.get(name).into_iter().flatten();
-            found.extend(rules.map(|rule| (*number, *rule, Some(*first))));
+            matches.extend(rules.map(|rule| Match { number: *number, rule: *rule, name, first: Some(*first) }));
         }
-        found.retain(|(_, rule, _)| self.rules[*rule].verdict != self.default);
+        matches.sort_unstable_by_key(|found| (found.number, found.rule, found.first));
+        let is_multiplexed = |found: &Match| multiplexed.iter().any(|(name, ..)| *name == found.name);
+        let newest = matches.iter().rev().find(|found| !is_multiplexed(found)).map(|found| found.number);
+        matches.retain(|found| self.rules[found.rule].verdict != self.default);
         if self.hides_beyond(newest) {
             // As in runc the direct numbers of multiplexed calls do not make a profile newer: programs that miss
             // them go on with the others.
-            found.retain(|(number, ..)| Some(*number) <= newest);
+            matches.retain(|found| Some(found.number) <= newest);
         }
-        found.sort_by_key(|(number, rule, _)| (*number, *rule));
-        let groups = found.chunk_by(|one, other| one.0 == other.0);
-        let decisions = groups.map(|rules| Ok((rules[0].0, self.decision(rules, architecture)?)));
-        Ok((decisions.collect::<Result<Calls, Error>>()?, newest))
+        let mut calls = Calls::with_capacity(matches.len());
+        for matches in matches.chunk_by(|one, other| one.number == other.number) {
+            calls.push((matches[0].number, self.decision(matches, architecture)?));
+        }
+        Ok((calls, newest))
     }
 
-    fn decision(&self, rules: &[(u32, usize, Option<u64>)], architecture: Architecture) -> Result<Decision, Error> {
+    fn decision(&self, matches: &[Match], architecture: Architecture) -> Result<Decision, Error> {
         let mut decision = Decision::plain(self.default);
-        'rules: for (_, rule, first) in rules {
+        'matches: for Match { rule, first, .. } in matches {
             let rule = &self.rules[*rule];
             let bare = [Vec::new()];
             let alternatives = if rule.alternatives.is_empty() { &bare } else { rule.alternatives.as_slice() };
@@ -213,7 +222,7 @@ impl Profile<'_> {
                 let checked = conditions::on(alternative, architecture, *first);
                 if checked.is_empty() {
                     decision = Decision::plain(rule.verdict);
-                    break 'rules;
+                    break 'matches;
                 }
                 match decision.branches.iter().find(|(known, _)| *known == checked) {
                     None => decision.branches.push((checked, rule.verdict)),

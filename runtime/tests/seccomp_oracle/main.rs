@@ -99,7 +99,7 @@ impl Reference {
 fn ours(profile: &Value) -> Result<Vec<Instruction>, String> {
     let profile: LinuxSeccomp = serde_json::from_value(profile.clone()).expect("a profile");
     let filter = SeccompFilter::compile(&profile).map_err(|error| error.to_string())?;
-    Ok(filter.expect("a filter").instructions().collect())
+    Ok(filter.instructions().collect())
 }
 
 /// Numbers around everything that tells them apart.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{add_pressure, dense};
 use crate::cgroups::files::read_file;
+use crate::document::members;
 
 /// The lists that runc prints, and how their files end.
 const LISTS: [(&str, &str); 8] = [
@@ -67,7 +68,7 @@ fn entry(major: u64, minor: u64, operation: &str, value: u64) -> Value {
 fn lists(bytes: Vec<Value>, operations: Vec<Value>) -> Value {
     let lists = [("ioServiceBytesRecursive", bytes), ("ioServicedRecursive", operations)];
     let given = lists.into_iter().filter(|(_, list)| !list.is_empty());
-    given.map(|(name, list)| (name.to_owned(), list.into())).collect::<Map<_, _>>().into()
+    members(given.map(|(name, list)| (name.to_owned(), list.into()))).into()
 }
 
 pub(super) fn v2(folder: &Path) -> Value {

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::files::read_file;
 use super::{Cgroups, Version};
+use crate::document::members;
 
 /// cpuacct.stat counts in ticks of `USER_HZ`, which is 100 on every architecture of ours.
 const NANOSECONDS_PER_TICK: u64 = 10_000_000;
@@ -63,7 +64,7 @@ fn table(folder: &Path, file: &str) -> Map<String, Value> {
         let (name, number) = line.split_once(' ')?;
         Some((name.to_owned(), number.trim().parse::<u64>().ok()?.into()))
     };
-    text.lines().filter_map(entry).collect()
+    members(text.lines().filter_map(entry))
 }
 
 fn entry(table: &Map<String, Value>, name: &str) -> u64 {
@@ -96,11 +97,8 @@ fn pids(folder: &Path) -> Value {
 /// An object without the entries that are 0 or missing.
 fn dense(entries: &[(&str, Option<u64>)]) -> Value {
     let given = entries.iter().filter_map(|(name, value)| Some((*name, (*value)?)));
-    given
-        .filter(|(_, value)| *value != 0)
-        .map(|(name, value)| (name.to_owned(), Value::from(value)))
-        .collect::<Map<_, _>>()
-        .into()
+    let given = given.filter(|(_, value)| *value != 0);
+    members(given.map(|(name, value)| (name.to_owned(), Value::from(value)))).into()
 }
 
 fn v1_cpu(cpuacct: Option<PathBuf>, cpu: Option<PathBuf>) -> Value {

@@ -26,10 +26,11 @@ fn parse(text: &str) -> Option<Value> {
                     Some(text.parse::<f64>().ok()?.into())
                 }
             };
-            let entries: Option<Map<_, _>> =
-                pairs.map(|(key, text)| Some((key.to_owned(), value(key, text)?))).collect();
+            let mut entries = Map::new();
+            for (key, text) in pairs {
+                entries.insert(key.to_owned(), value(key, text)?);
+            }
             // As runc has it, without a member when all of it is 0.
-            let entries = entries?;
             if entries.values().any(|value| value.as_f64() != Some(0.0)) {
                 all.insert(kind.to_owned(), entries.into());
             }

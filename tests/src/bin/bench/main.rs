@@ -1,5 +1,5 @@
 //! `make bench`: what orlop costs, beside a peer where there is one, all in one run. With the argument `runtime` it
-//! measures the OCI runtime alone.
+//! measures the OCI runtime alone, with `seccomp` the compiler of seccomp profiles alone.
 
 mod figures;
 mod guest;
@@ -35,6 +35,9 @@ fn bench() -> Result<()> {
     let argument = std::env::args().nth(1);
     if argument.as_deref() == Some(guest::IN_GUEST) {
         return runtime::compare(&runtime::CRUN);
+    }
+    if argument.as_deref() == Some("seccomp") {
+        return seccomp::compare();
     }
     println!("programs: {}", programs::folder()?.display());
     runtime::compare(&runtime::RUNC)?;

@@ -50,7 +50,7 @@ pub(crate) fn compare() -> Result<()> {
     }
     let text = profile()?;
     let profile: LinuxSeccomp = serde_json::from_value(text.clone()).context(PROFILE)?;
-    let compile = || SeccompFilter::compile(&profile)?.context("a profile without a filter");
+    let compile = || SeccompFilter::compile(&profile).context(PROFILE);
     let (mut compiled, mut loaded) = (Times::default(), Times::default());
     for _ in 0..ROUNDS {
         let filter = compiled.take(compile)?;
