@@ -187,14 +187,20 @@ fn filesystem(root: &Root, mount: &PlannedMount, name: &str, late: &mut LateRead
         None => Failure::new(step, object(), errno).note(message),
     };
     let context = opened.map_err(|errno| refused(errno, String::new()))?;
-    let configured = configure(&context, mount, name, covers.then_some(&target));
+    let configured = configure(&context, mount, name, covers.then_some(&target), true);
     configured.map_err(|errno| Failure::new(step, object(), errno).note(context.message()))?;
     let mut attributes = mount.options.attr.set;
     let delayed = name == "tmpfs" && attributes & attr::RDONLY != 0;
     if delayed {
         attributes &= !attr::RDONLY;
     }
-    let made = context.mount(attributes);
+    let mut made = context.mount(attributes);
+    if name == "devpts" && matches!(made, Err(Errno::EINVAL)) {
+        // Before Linux 6.15 it looks at its options only now.
+        let context = FsContext::open(name).map_err(|errno| refused(errno, String::new()))?;
+        let configured = configure(&context, mount, name, None, false);
+        made = configured.and_then(|()| context.mount(attributes));
+    }
     let made = made.map_err(|errno| refused(errno, context.message()))?;
     if name == "tmpfs" && mount.options.copy_up {
         copy_up::copy_up(&target, made.try_clone().at(step, object())?, &mount.destination)?;
@@ -208,8 +214,14 @@ fn filesystem(root: &Root, mount: &PlannedMount, name: &str, late: &mut LateRead
     Ok(())
 }
 
-/// `covered` is the folder below, if it is the image's.
-fn configure(context: &FsContext, mount: &PlannedMount, name: &str, covered: Option<&OwnedFd>) -> nix::Result<()> {
+/// `covered` is the folder below, if it is the image's. Without `group` a devpts has none that the options name.
+fn configure(
+    context: &FsContext,
+    mount: &PlannedMount,
+    name: &str,
+    covered: Option<&OwnedFd>,
+    group: bool,
+) -> nix::Result<()> {
     let source = mount.source.to_string_lossy();
     context.set("source", Some(if source.is_empty() { name } else { &source }))?;
     let given = |key: &str| mount.options.data.iter().any(|(known, _)| known == key);
@@ -225,10 +237,13 @@ fn configure(context: &FsContext, mount: &PlannedMount, name: &str, covered: Opt
         context.set("ro", None)?;
     }
     for (key, value) in &mount.options.data {
+        // One that the user namespace has not is left out: terminals then have that of who opens them.
+        let is_group = name == "devpts" && key == "gid" && is_id(value.as_deref());
+        if is_group && !group {
+            continue;
+        }
         match context.set(key, value.as_deref()) {
-            Err(Errno::EINVAL) if options::is_optional(key) => (),
-            // A group that the user namespace has not: terminals then have that of who opens them.
-            Err(Errno::EINVAL) if name == "devpts" && key == "gid" && is_id(value.as_deref()) => (),
+            Err(Errno::EINVAL) if is_group || options::is_optional(key) => (),
             result => result?,
         }
     }
