@@ -285,6 +285,7 @@ fn plan(
         preserve_fds: opts.listen_fds.saturating_add(opts.preserve_fds),
         listen_fds: opts.listen_fds,
         new_keyring: !opts.no_new_keyring,
+        find_program: !opts.program_by_start,
     };
     let process = ProcessPlan::new(request, runtime.warn)?;
     let label = linux.mount_label().as_deref().filter(|label| !label.is_empty());

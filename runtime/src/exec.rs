@@ -114,6 +114,8 @@ impl Runtime {
             preserve_fds: opts.preserve_fds,
             listen_fds: 0,
             new_keyring: !opts.no_new_keyring,
+            // Here execve tells it as soon.
+            find_program: false,
         };
         let process = ProcessPlan::new(request, self.warn)?;
         let below = Below::plan(opts.cgroup.as_deref(), &opts.controller_cgroups)?;

@@ -50,6 +50,7 @@ fn plan_process(process: &Process, spec: Option<&Spec>) {
         preserve_fds: 0,
         listen_fds: 0,
         new_keyring: true,
+        find_program: true,
     };
     let _ = ProcessPlan::new(request, |_| ());
 }

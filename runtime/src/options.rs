@@ -45,6 +45,9 @@ pub struct CreateOptions {
     pub no_pivot: bool,
     /// Nobody will hold the master of a terminal: refuse one without a console socket.
     pub detached: bool,
+    /// Leave a program that cannot be executed to [`crate::Runtime::start`], which finds out in any case. Else create
+    /// looks for it, as runc does.
+    pub program_by_start: bool,
 }
 
 impl CreateOptions {
@@ -66,6 +69,7 @@ impl CreateOptions {
             pidfd_socket: None,
             no_pivot: false,
             detached: false,
+            program_by_start: false,
         }
     }
 }

@@ -106,9 +106,9 @@ fn take(podman: &Podman) -> Result<Steps> {
     let mut step = |name, outcome: Result<String>| outcome.map(|outcome| steps.push((name, outcome)));
     step("run", told(&mut podman.run(&["--rm"], &["echo", "hello"])))?;
     step("exit code", told(&mut podman.run(&["--rm"], &["sh", "-c", "exit 7"])))?;
-    // 127 where create fails, as runc's does, and 126 where start does.
-    let missing = command::outcome(&mut podman.run(&["--rm"], &["/nope"]))?.code;
-    step("no such program", Ok((missing == 126 || missing == 127).to_string()))?;
+    for (name, program) in [("no such program", "/nope"), ("no such program in PATH", "nope"), ("a folder", "/bin")] {
+        step(name, Ok(command::outcome(&mut podman.run(&["--rm"], &[program]))?.code.to_string()))?;
+    }
     step("run with a terminal", told_on_terminal(&podman.run(&["--rm", "-it"], &["sh", "-c", "tty; exit 4"])))?;
 
     let flags =

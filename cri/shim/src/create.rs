@@ -61,6 +61,8 @@ impl Shim {
     fn create_built_in(&mut self, mut container: Container, create: &Create) -> Handled {
         let mut options = CreateOptions::new(&create.id, &create.bundle);
         options.rootfs = rootfs(&create.rootfs);
+        // To the kubelet that is a container which has ended (StartError), and not one that could not be made.
+        options.program_by_start = true;
         let outer = if create.tty {
             options.stdio = Stdio::Terminal;
             None

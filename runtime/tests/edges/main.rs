@@ -13,3 +13,4 @@ mod host_parameters;
 mod intel_rdt;
 mod meeting;
 mod output;
+mod programs;
