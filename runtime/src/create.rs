@@ -17,7 +17,7 @@ use crate::init::{self, InitPlan};
 use crate::mounts::{self, PlannedMount};
 use crate::namespaces::Namespaces;
 use crate::options::{CreateOptions, Created};
-use crate::process::{ProcessPlan, ProcessRequest, check_preserved};
+use crate::process::{ProcessPlan, ProcessRequest, Rlimits, check_preserved};
 use crate::procfs::ProcFs;
 use crate::resctrl::Resctrl;
 use crate::seccomp::Listener;
@@ -194,6 +194,9 @@ fn accompany(
 ) -> Result<Option<OwnedFd>, Error> {
     if in_new_user {
         user_namespace::map(child.pid, linux, Caller::current())?;
+        if let Some(process) = spec.process() {
+            Rlimits::plan(process)?.raise(child.pid.as_raw())?;
+        }
         if let Some(score) = spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj) {
             // Only the host's root may lower it, or write this file of a process that others may not look into.
             let written = ProcFs::open()?.write(&format!("{}/oom_score_adj", child.pid), &score.to_string());

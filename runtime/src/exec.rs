@@ -252,7 +252,7 @@ fn clone(record: &Record, plan: &mut ExecPlan) -> Result<(nix::unistd::Pid, Owne
 /// Clones a process for a container that only root of its user namespace may enter, as an ordinary user is.
 fn clone_closed(record: &Record, plan: &mut ExecPlan) -> Result<(nix::unistd::Pid, OwnedFd), Error> {
     let enter = |plan: &mut ExecPlan| {
-        plan.process.set_oom_score(&ProcFs::open()?)?;
+        plan.process.take_from_host(&ProcFs::open()?)?;
         sys::set_dumpable(false).at("protect", "the new process")?;
         plan.namespaces &= !ns::USER;
         sys::setns(&plan.init, ns::USER | ns::PID).at("join", "the container's user and process namespaces")
@@ -286,9 +286,11 @@ fn set_up(plan: &mut ExecPlan) -> Result<(), Failure> {
     if let Some(cpus) = &plan.cpus.last {
         cpus.apply()?;
     }
-    if plan.enters_user == (plan.namespaces & ns::USER != 0) {
-        // Else who went ahead did it.
+    if !plan.enters_user {
         plan.process.set_oom_score(&proc)?;
+    } else if plan.namespaces & ns::USER != 0 {
+        // Else who went ahead did it.
+        plan.process.take_from_host(&proc)?;
     }
     if plan.namespaces != 0 {
         sys::setns(&plan.init, plan.namespaces).at("join", "the container's namespaces")?;

@@ -83,8 +83,7 @@ pub(crate) fn run(plan: &mut InitPlan) -> ! {
 
 /// What a process does that goes ahead into a user namespace which is there already.
 pub(crate) fn go_ahead(plan: &mut InitPlan) -> Result<(), Failure> {
-    // Only outside may the score be lowered.
-    plan.process.set_oom_score(&ProcFs::open()?)?;
+    plan.process.take_from_host(&ProcFs::open()?)?;
     sys::set_dumpable(false).at("protect", "the new process")?;
     plan.namespaces.go_ahead()
 }

@@ -4,7 +4,7 @@ mod common;
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use common::{Container, Group, Ran, can_run, is_unified};
 use serde_json::{Value, json};
@@ -252,4 +252,55 @@ fn huge_pages_are_limited_with_their_reservations() {
     assert_eq!(group.read("hugetlb.2MB.rsvd.max"), (4 << 20).to_string());
     update_from_stdin(&container, r#"{"unified":{"hugetlb.2MB.max":"2097152"}}"#).ok();
     assert_eq!(group.read("hugetlb.2MB.max"), (2 << 20).to_string());
+}
+
+/// In a user namespace nobody may raise a hard limit: it is done from outside, for those that are made there and
+/// those that join.
+#[test]
+fn hard_limits_are_raised_in_a_user_namespace() {
+    if !can_run() {
+        return;
+    }
+    let limited = |command: &mut Command| {
+        let mut shell = Command::new("/bin/busybox");
+        shell.args(["sh", "-c", r#"ulimit -n 200 && exec "$@""#, "sh"]).arg(command.get_program());
+        Ran::from(shell.args(command.get_args()).stdin(Stdio::null()).output().expect("sh"))
+    };
+    let may_raise = limited(Command::new("/bin/busybox").args(["sh", "-c", "ulimit -n 300"])).code == Some(0);
+    let limits = |soft: u64, hard: u64| json!([{ "type": "RLIMIT_NOFILE", "soft": soft, "hard": hard }]);
+    let (lower, higher) = (limits(90, 100), limits(250, 300));
+    let ids = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
+    let script = "ulimit -Sn; ulimit -Hn";
+    let mut new = Container::new(&format!("{script}; exec sleep 1000 >/dev/null 2>&1"));
+    for kind in ["uidMappings", "gidMappings"] {
+        new = new.set(&format!("/linux/{kind}"), ids.clone());
+    }
+    new.spec["linux"]["namespaces"].as_array_mut().expect("namespaces").push(json!({ "type": "user" }));
+    let mut joined = Container::new(script);
+    for (limits, found) in [(lower, "90\n100\n"), (higher, "250\n300\n")] {
+        let allowed = found.starts_with('9') || may_raise;
+        if !allowed {
+            println!("SKIP: raising hard limits needs CAP_SYS_RESOURCE on the host");
+        }
+        new = new.set("/process/rlimits", limits.clone());
+        new.write_config();
+        let bundle = new.folder.path().to_str().expect("path").to_owned();
+        let run = limited(&mut new.command(&["run", "-d", "-b", &bundle, &new.id]));
+        if !allowed {
+            assert!(run.error().contains("process.rlimits: raising a hard limit needs CAP_SYS_RESOURCE"));
+            continue;
+        }
+        assert_eq!(run.ok(), found);
+        let exec = new.command(&["exec", &new.id, "sh", "-c", script]);
+        assert_eq!(limited(&mut { exec }).ok(), found, "exec");
+        let user = format!("/proc/{}/ns/user", new.state()["pid"]);
+        let namespaces = joined.spec["linux"]["namespaces"].as_array_mut().expect("namespaces");
+        namespaces.retain(|namespace| namespace["type"] != "user");
+        namespaces.push(json!({ "type": "user", "path": user }));
+        joined = joined.set("/process/rlimits", limits);
+        joined.write_config();
+        let bundle = joined.folder.path().to_str().expect("path").to_owned();
+        assert_eq!(limited(&mut joined.command(&["run", "-b", &bundle, &joined.id])).ok(), found, "joined");
+        new.call(&["delete", "--force", &new.id]).ok();
+    }
 }

@@ -1,5 +1,6 @@
 //! Resource limits of a process (setrlimit(2)).
 
+use nix::errno::Errno;
 use oci_spec::runtime::{PosixRlimitType, Process};
 
 use crate::error::{Context, Error, Failure};
@@ -24,12 +25,32 @@ impl Rlimits {
 
     /// Sets the limits of the calling process.
     pub(super) fn set(&self) -> Result<(), Failure> {
-        self.0.iter().try_for_each(|(resource, limits)| change(*resource, *limits))
+        self.0.iter().try_for_each(|(resource, limits)| set(0, *resource, *limits).map(drop))
+    }
+
+    /// Raises those hard limits of a process, 0 for the calling one, that are to be higher than they are. In a user
+    /// namespace it could not do so itself, not even as its root: the kernel asks for `CAP_SYS_RESOURCE` of the
+    /// host. The rest is left to [`Rlimits::set`], since it is to hold for the program and not for what makes it ready.
+    pub(crate) fn raise(&self, pid: i32) -> Result<(), Failure> {
+        for (resource, [_, hard]) in &self.0 {
+            let [soft, now] = sys::rlimit(pid, *resource, None).at("read", format!("rlimit {resource}"))?;
+            if *hard > now {
+                set(pid, *resource, [soft, *hard])?;
+            }
+        }
+        Ok(())
     }
 }
 
-fn change(resource: u32, [soft, hard]: [u64; 2]) -> Result<(), Failure> {
-    sys::set_rlimit(resource, soft, hard).at("set", format!("rlimit {resource} to {soft}:{hard}"))
+fn set(pid: i32, resource: u32, limits: [u64; 2]) -> Result<[u64; 2], Failure> {
+    let [soft, hard] = limits;
+    let set = sys::rlimit(pid, resource, Some(limits)).at("set", format!("rlimit {resource} to {soft}:{hard}"));
+    set.map_err(|failure| match failure.errno {
+        errno if errno == Errno::EPERM as i32 => {
+            failure.note("process.rlimits: raising a hard limit needs CAP_SYS_RESOURCE on the host")
+        }
+        _ => failure,
+    })
 }
 
 fn number(limit: PosixRlimitType) -> u32 {

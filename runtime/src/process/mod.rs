@@ -12,7 +12,7 @@ use oci_spec::runtime::{
     IOPriorityClass, LinuxIdMapping, LinuxMemoryPolicy, LinuxPersonality, LinuxPersonalityDomain, LinuxSeccomp, Process,
 };
 
-use self::limits::Rlimits;
+pub(crate) use self::limits::Rlimits;
 use self::program::Program;
 use crate::capabilities::CapabilitySets;
 use crate::error::{Context, Error, Failure};

@@ -38,6 +38,12 @@ impl ProcessPlan {
         }
     }
 
+    /// Does what only the host's root may, to a process that is about to enter a user namespace.
+    pub(crate) fn take_from_host(&self, proc: &ProcFs) -> Result<(), Failure> {
+        self.set_oom_score(proc)?;
+        self.rlimits.raise(0)
+    }
+
     /// Makes the terminal, if there is to be one, and returns its master.
     pub(crate) fn open_terminal(&mut self, root: &Root, console: bool) -> Result<Option<OwnedFd>, Failure> {
         if !self.wants_terminal() {

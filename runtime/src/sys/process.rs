@@ -66,12 +66,14 @@ pub(crate) fn dup_to(fd: impl AsFd, number: RawFd) -> nix::Result<()> {
     check(unsafe { libc::dup2(fd, number) }.into()).map(drop)
 }
 
-/// Sets a resource limit of the calling process (prlimit(2)).
-pub(crate) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> nix::Result<()> {
-    let limit = [soft, hard];
-    let old = std::ptr::null_mut::<u64>();
-    // SAFETY: the kernel's rlimit64 is two 64-bit numbers, soft before hard.
-    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, limit.as_ptr(), old) }).map(drop)
+/// The soft and hard limit of a resource, of the calling process for the number 0; then sets them to `new`, if given
+/// (prlimit(2)).
+pub(crate) fn rlimit(pid: i32, resource: u32, new: Option<[u64; 2]>) -> nix::Result<[u64; 2]> {
+    let new = new.as_ref().map_or(std::ptr::null(), |new| new.as_ptr());
+    let mut old = [0; 2];
+    // SAFETY: the kernel's rlimit64 is two 64-bit numbers, soft before hard; both outlive the call.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, new, old.as_mut_ptr()) })?;
+    Ok(old)
 }
 
 /// Joins a session keyring of this name, made when there is none (keyctl(2)).
