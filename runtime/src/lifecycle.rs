@@ -21,7 +21,7 @@ impl Runtime {
     /// Runs the start hooks and lets the process execute its program; that this failed is an error here, and
     /// the container has stopped then.
     pub fn start(&self, id: &str) -> Result<(), Error> {
-        let folder = Folder::open(self.root(), id)?;
+        let folder = Folder::open(self.root(), id, "start")?;
         let record = folder.record(id)?;
         match status(&record) {
             Status::Created => (),
@@ -30,17 +30,25 @@ impl Runtime {
         let hooks = store::read_hooks(folder.path())?;
         let start_container = hooks.as_ref().and_then(|all| all.start_container().as_ref());
         let mut patience = Patience::new(record.pid, hooks::time(start_container));
-        let end = |failure: Failure| -> Error {
-            let _ = end_process(&record).and_then(|()| record.cgroups.kill_all());
-            failure.into()
-        };
-        Gate::open(folder.as_fd(), &mut patience).map_err(|failure| {
+        Gate::open(folder.as_fd(), &mut patience).inspect_err(|_| {
             // One that was given up must not get as far as its program later.
-            if patience.is_over() { end(failure) } else { failure.into() }
+            if patience.is_over() {
+                end(&record);
+            }
         })?;
+        // A hook may call the runtime about its container.
+        drop(folder);
         let Some(all) = hooks else { return Ok(()) };
-        // The specification ends the container over this.
-        hooks::run("poststart", all.poststart().as_ref(), &state_of(&record, Status::Running)).map_err(end)
+        let ran = hooks::run("poststart", all.poststart().as_ref(), &state_of(&record, Status::Running));
+        Ok(ran.inspect_err(|_| self.end(&record))?)
+    }
+
+    /// Ends a container, as the specification has it after a hook that failed, if it is still the same.
+    fn end(&self, record: &Record) {
+        let Ok(folder) = Folder::open(self.root(), &record.id, "end") else { return };
+        if folder.record(&record.id).is_ok_and(|now| now.start_time == record.start_time && now.pid == record.pid) {
+            end(record);
+        }
     }
 
     /// The container's state; the status is read from the kernel.
@@ -100,7 +108,7 @@ impl Runtime {
     /// Removes all that `create` made. With `force` a living container is killed and a missing one is fine.
     /// What cannot be removed does not keep the rest, and the next delete tries it again.
     pub fn delete(&self, id: &str, force: bool) -> Result<(), Error> {
-        let folder = match Folder::open(self.root(), id) {
+        let folder = match Folder::open_to_remove(self.root(), id) {
             Err(Error::NotFound(_)) if force => return Ok(()),
             result => result?,
         };
@@ -142,7 +150,7 @@ impl Runtime {
     /// Changes the limits of a container; what is not given stays.
     pub fn update(&self, id: &str, resources: &LinuxResources) -> Result<(), Error> {
         cgroups::unsupported(resources)?;
-        let folder = Folder::open(self.root(), id)?;
+        let folder = Folder::open(self.root(), id, "update")?;
         self.alive(id, "update")?;
         let mut record = folder.record(id)?;
         let joined = record.cgroups.0.len();
@@ -157,7 +165,7 @@ impl Runtime {
     /// Changes what a container's class of service may use (Intel RDT), by lines as in `linux.intelRdt`. That it
     /// has none is an error.
     pub fn update_intel_rdt(&self, id: &str, l3_cache: Option<&str>, bandwidth: Option<&str>) -> Result<(), Error> {
-        let _folder = Folder::open(self.root(), id)?;
+        let _folder = Folder::open(self.root(), id, "update")?;
         match self.alive(id, "update")?.resctrl {
             Some(resctrl) => resctrl.update(l3_cache, bandwidth),
             None => Err(Error::unsupported("linux.intelRdt", "the container was created without it")),
@@ -167,7 +175,7 @@ impl Runtime {
     /// Freezes all processes of a container. One that waits for `start` is not `created` then, but `paused`, and
     /// cannot be started: frozen, it could not answer.
     pub fn pause(&self, id: &str) -> Result<(), Error> {
-        let folder = Folder::open(self.root(), id)?;
+        let folder = Folder::open(self.root(), id, "pause")?;
         self.alive(id, "pause")?;
         let mut record = folder.record(id)?;
         if status(&record) == Status::Created {
@@ -179,7 +187,7 @@ impl Runtime {
 
     /// Lets a paused container go on.
     pub fn resume(&self, id: &str) -> Result<(), Error> {
-        let folder = Folder::open(self.root(), id)?;
+        let folder = Folder::open(self.root(), id, "resume")?;
         self.alive(id, "resume")?;
         folder.record(id)?.cgroups.freeze(false)
     }
@@ -252,6 +260,11 @@ pub(crate) fn status(record: &Record) -> Status {
         Some(_) => Status::Running,
         None => Status::Stopped,
     }
+}
+
+/// Kills all that a container has; what cannot be killed now is left to delete.
+fn end(record: &Record) {
+    let _ = end_process(record).and_then(|()| record.cgroups.kill_all());
 }
 
 /// Kills the first process and waits until it ended.

@@ -25,7 +25,10 @@ use crate::config;
 use crate::error::{Context, Error, Failure};
 use crate::identity::user_name;
 use crate::resctrl::Resctrl;
+use crate::status::Status;
 use crate::user_namespace;
+
+mod busy;
 
 /// The format of [`Record`]; another one is refused, not guessed at.
 const FORMAT: u32 = 1;
@@ -143,21 +146,33 @@ impl Folder {
             }
             result => result.at("make", path.display())?,
         }
-        Folder::lock(path, id)
+        Folder::lock(path, id, None)
     }
 
-    /// Locks the folder of a container, waiting for whoever holds it.
-    pub(crate) fn open(root: &Path, id: &str) -> Result<Folder, Error> {
+    /// Locks the folder of a container, waiting for whoever holds it. One that is only being made, or not there any
+    /// more but for its hooks, is not waited for: a hook of its own may be who asks.
+    pub(crate) fn open(root: &Path, id: &str, verb: &'static str) -> Result<Folder, Error> {
         check_id(id)?;
-        Folder::lock(root.join(id), id)
+        Folder::lock(root.join(id), id, Some(verb))
     }
 
-    fn lock(path: PathBuf, id: &str) -> Result<Folder, Error> {
+    /// The same to whoever removes a container, at any point of its life.
+    pub(crate) fn open_to_remove(root: &Path, id: &str) -> Result<Folder, Error> {
+        check_id(id)?;
+        Folder::lock(root.join(id), id, None)
+    }
+
+    fn lock(path: PathBuf, id: &str, verb: Option<&'static str>) -> Result<Folder, Error> {
         let lock = match File::open(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Error::NotFound(id.to_owned())),
             result => result.at("open", path.display())?,
         };
-        lock.lock().at("lock", path.display())?;
+        busy::wait(&lock, &path, || match verb {
+            Some(verb) if read_record(&path, id)?.pid == 0 => {
+                Err(Error::WrongStatus { verb, id: id.to_owned(), status: Status::Creating })
+            }
+            _ => Ok(()),
+        })?;
         // It may have been deleted while we waited, and even be a new container of the same name by now.
         let same = |file: &File| -> Option<(u64, u64)> {
             use std::os::unix::fs::MetadataExt;

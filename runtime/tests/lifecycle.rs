@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use common::{Container, can_run, wait_until};
+use common::{Container, can_run, children_of, wait_until};
 use serde_json::json;
 
 #[test]
@@ -134,11 +134,6 @@ fn a_runtime_killed_during_create_can_be_cleaned_up() {
         // The hook is not the container's: nobody but its parent could have ended it.
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
     }
-}
-
-fn children_of(pid: u32) -> Vec<i32> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 #[test]

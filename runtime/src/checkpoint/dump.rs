@@ -26,7 +26,7 @@ impl Runtime {
     /// fails, it goes on as before.
     pub fn checkpoint(&self, id: &str, opts: &CheckpointOptions) -> Result<(), Error> {
         let record = {
-            let folder = Folder::open(self.root(), id)?;
+            let folder = Folder::open(self.root(), id, "checkpoint")?;
             let record = folder.record(id)?;
             match lifecycle::status(&record) {
                 Status::Running | Status::Paused => (),

@@ -210,6 +210,12 @@ impl Ran {
     }
 }
 
+/// The children of a process with one thread.
+pub(crate) fn children_of(pid: u32) -> Vec<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
 /// Waits for a condition, and fails when it does not come.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {

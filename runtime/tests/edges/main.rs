@@ -5,6 +5,7 @@
 mod common;
 
 mod activation;
+mod busy;
 mod capabilities;
 mod device_updates;
 mod event_stream;
