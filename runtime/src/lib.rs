@@ -27,6 +27,7 @@ mod inherited;
 mod init;
 mod kin;
 mod lifecycle;
+mod mountinfo;
 mod mounts;
 mod namespaces;
 mod net_devices;

@@ -8,12 +8,11 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 
-use crate::cgroups::unescape;
 use crate::error::{Context, Error, Failure};
 use crate::options::Rootfs;
 use crate::path::Root;
-use crate::procfs;
 use crate::sys::{self, FsContext, MountAttr};
+use crate::{mountinfo, procfs};
 
 /// Mounts an overlay without attaching it anywhere; `None` for a root filesystem that is a folder.
 pub(crate) fn mount_detached(rootfs: &Rootfs) -> Result<Option<OwnedFd>, Error> {
@@ -146,7 +145,10 @@ pub(crate) fn move_over(root: &Root, rootfs: &Path, propagation: Option<(u64, bo
     let none = None::<&str>;
     let own = std::fs::canonicalize(rootfs).at("resolve", rootfs.display())?;
     let list = procfs::read_text("/proc/self/mountinfo").at("read", "/proc/self/mountinfo")?;
-    for point in whole_mounts(&list, &["proc", "sysfs"]).into_iter().filter(|point| !point.starts_with(&own)) {
+    let whole = |entry: &mountinfo::Entry<'_>| matches!(entry.kind, "proc" | "sysfs") && entry.root() == Path::new("/");
+    // The latest first.
+    let points = mountinfo::entries(&list).rev().filter(whole).map(|entry| entry.at());
+    for point in points.filter(|point| !point.starts_with(&own)) {
         mount(none, &point, none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none).at("make private", point.display())?;
         match umount2(&point, MntFlags::MNT_DETACH) {
             // What came with another user namespace can only be covered.
@@ -162,17 +164,6 @@ pub(crate) fn move_over(root: &Root, rootfs: &Path, propagation: Option<(u64, bo
     nix::unistd::chroot(".").at("chroot to", "rootfs")?;
     nix::unistd::chdir("/").at("chdir to", "/")?;
     set_propagation(root, propagation)
-}
-
-/// The mount points of whole filesystems of these kinds (proc_pid_mountinfo(5)), the latest first.
-fn whole_mounts(list: &str, kinds: &[&str]) -> Vec<PathBuf> {
-    let point = |line: &str| {
-        let (mount, filesystem) = line.split_once(" - ")?;
-        let mut fields = mount.split(' ').skip(3);
-        let whole = fields.next() == Some("/") && kinds.contains(&filesystem.split(' ').next()?);
-        fields.next().filter(|_| whole).map(unescape)
-    };
-    list.lines().rev().filter_map(point).collect()
 }
 
 /// Makes the root filesystem read-only, what is mounted in it excepted.

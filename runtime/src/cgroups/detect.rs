@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::{Context, Failure};
-use crate::procfs;
+use crate::{mountinfo, procfs};
 
 /// Where a hierarchy, or a part of it, is mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,39 +76,29 @@ impl Layout {
         self.v2.as_ref()
     }
 
-    /// Understands proc_pid_mountinfo(5). Of several mounts of one hierarchy the first counts.
-    fn parse(mountinfo: &str) -> Layout {
+    /// Of several mounts of one hierarchy the first counts.
+    fn parse(table: &str) -> Layout {
         let mut layout = Layout::default();
-        for line in mountinfo.lines() {
-            let Some((mount, kind)) = line.split_once(" - ") else { continue };
-            let mut fields = mount.split(' ').skip(3).map(unescape);
-            let (Some(root), Some(at)) = (fields.next(), fields.next()) else { continue };
-            let mounted = Mounted { at, root };
-            let mut kind = kind.split(' ');
-            match (kind.next(), kind.nth(1)) {
-                (Some("cgroup2"), _) if layout.v2.is_none() => layout.v2 = Some(mounted),
-                (Some("cgroup"), Some(options)) => {
-                    let controllers: Vec<String> =
-                        options.split(',').filter(|option| CONTROLLERS.contains(option)).map(str::to_owned).collect();
-                    let known = layout.v1.iter().any(|hierarchy| hierarchy.controllers == controllers);
-                    if !controllers.is_empty() && !known {
-                        layout.v1.push(Hierarchy { mounted, controllers });
-                    } else if let (true, Some(name)) =
-                        (controllers.is_empty(), options.split(',').find(|option| option.starts_with("name=")))
-                    {
-                        layout.named.push(Hierarchy { mounted, controllers: vec![name.to_owned()] });
-                    }
+        for entry in mountinfo::entries(table) {
+            let mounted = || Mounted { at: entry.at(), root: entry.root() };
+            if entry.kind == "cgroup2" && layout.v2.is_none() {
+                layout.v2 = Some(mounted());
+            } else if entry.kind == "cgroup" {
+                let options = || entry.options.split(',');
+                let controllers: Vec<String> =
+                    options().filter(|option| CONTROLLERS.contains(option)).map(str::to_owned).collect();
+                let known = layout.v1.iter().any(|hierarchy| hierarchy.controllers == controllers);
+                if !controllers.is_empty() && !known {
+                    layout.v1.push(Hierarchy { mounted: mounted(), controllers });
+                } else if let (true, Some(name)) =
+                    (controllers.is_empty(), options().find(|option| option.starts_with("name=")))
+                {
+                    layout.named.push(Hierarchy { mounted: mounted(), controllers: vec![name.to_owned()] });
                 }
-                _ => (),
             }
         }
         layout
     }
-}
-
-/// Undoes the octal escapes of mount points.
-pub(crate) fn unescape(field: &str) -> PathBuf {
-    PathBuf::from(field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\"))
 }
 
 #[cfg(test)]

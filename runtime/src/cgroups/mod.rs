@@ -21,7 +21,7 @@ mod v1;
 mod v1_devices;
 mod v2;
 
-pub(crate) use detect::{Layout, unescape};
+pub(crate) use detect::Layout;
 pub(crate) use entrance::{Below, Entrance};
 #[cfg(fuzzing)]
 pub(crate) use limits::understand;

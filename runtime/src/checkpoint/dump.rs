@@ -17,7 +17,7 @@ use crate::error::{Context, Error, Failure};
 use crate::path::Root;
 use crate::status::Status;
 use crate::store::{self, Folder, Record};
-use crate::{Runtime, lifecycle, sys};
+use crate::{Runtime, lifecycle, mountinfo, sys};
 
 const LOG: &str = "dump.log";
 
@@ -139,7 +139,7 @@ impl Inside {
         let root = open(path.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
         let list = format!("/proc/{pid}/mountinfo");
         let text = std::fs::read_to_string(&list).at("read", &list)?;
-        let mounts = text.lines().filter_map(|line| line.split(' ').next()?.parse().ok()).collect();
+        let mounts = mountinfo::entries(&text).map(|entry| entry.id).collect();
         Ok(Inside { root: Root::new(root.at("open", path)?), mounts })
     }
 

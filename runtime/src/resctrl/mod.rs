@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Linux, LinuxIntelRdt};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroups::{Entrance, unescape};
+use crate::cgroups::Entrance;
 use crate::error::{Context, Error, Failure};
-use crate::procfs;
+use crate::{mountinfo, procfs};
 
 /// The groups of one container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,17 +89,11 @@ fn lines(wanted: &LinuxIntelRdt) -> Vec<&str> {
 /// Where resctrl is mounted.
 fn mount_point() -> Result<PathBuf, Error> {
     let path = "/proc/self/mountinfo";
-    mounted(&procfs::read_text(path).at("read", path)?).ok_or_else(|| {
+    let table = procfs::read_text(path).at("read", path)?;
+    mountinfo::entries(&table).find(|entry| entry.kind == "resctrl").map(|entry| entry.at()).ok_or_else(|| {
         let why = "no resctrl filesystem is mounted here; where the processor has resource control, \
                    `mount -t resctrl resctrl /sys/fs/resctrl` does it";
         Error::unsupported("linux.intelRdt", why)
-    })
-}
-
-fn mounted(mountinfo: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        let (mount, kind) = line.split_once(" - ")?;
-        kind.starts_with("resctrl ").then(|| mount.split(' ').nth(4).map(unescape))?
     })
 }
 
@@ -248,13 +242,5 @@ mod tests {
         let all = wanted(r#"{"schemata":["L2:0=f","MB:1=70"],"memBwSchema":"MB:0=20","l3CacheSchema":"L3:0=7f0"}"#);
         assert_eq!(lines(&all), ["L3:0=7f0", "MB:0=20", "L2:0=f", "MB:1=70"]);
         assert!(lines(&wanted(r#"{"closID":"gold","l3CacheSchema":""}"#)).is_empty());
-    }
-
-    #[test]
-    fn where_it_is_mounted() {
-        let table = "24 30 0:22 / /sys rw - sysfs sysfs rw\n\
-                     40 24 0:37 / /mnt/re\\040sctrl rw,relatime shared:1 - resctrl resctrl rw\n";
-        assert_eq!(mounted(table), Some("/mnt/re sctrl".into()));
-        assert_eq!(mounted("24 30 0:22 / /resctrl rw - tmpfs resctrl rw\n"), None);
     }
 }
