@@ -7,7 +7,8 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use super::files::read_file;
-use super::{Cgroups, Version};
+use super::place::own_group;
+use super::{Cgroups, Group, Layout, Version};
 use crate::error::{Context, Error, Failure};
 
 /// What a new process needs to begin in a container's groups.
@@ -118,20 +119,26 @@ impl Cgroups {
     pub(crate) fn unified_group_of(&self, pid: i32) -> Result<PathBuf, Failure> {
         let list = format!("/proc/{pid}/cgroup");
         let text = read_file(Path::new(&list))?;
-        let path = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+        let layout = Layout::detect()?;
+        let root = layout.v2().map_or(Path::new("/"), |mounted| &mounted.root);
         let group = self.0.iter().find(|group| group.version == Version::V2);
-        group
-            .map(|group| (group, group.mount.join(path)))
-            .filter(|(group, found)| found.starts_with(&group.folder) && !path.split('/').any(|part| part == ".."))
-            .map(|(_, found)| found)
-            .ok_or_else(|| {
-                Failure::refused(
-                    "find",
-                    "the cgroup of the container's process",
-                    format!("{list} does not name one below the container's"),
-                )
-            })
+        group.and_then(|group| unified_below(group, root, &text)).ok_or_else(|| {
+            Failure::refused(
+                "find",
+                "the cgroup of the container's process",
+                format!("{list} does not name one below the container's"),
+            )
+        })
     }
+}
+
+/// The folder of the version 2 group in a list such as /proc/PID/cgroup, if it is at or below the container's. What
+/// is mounted may be a part of the hierarchy, which begins at `root` then.
+fn unified_below(group: &Group, root: &Path, list: &str) -> Option<PathBuf> {
+    let own = own_group(list, &[])?;
+    let found = group.mount.join(own.strip_prefix(root).ok()?);
+    let inside = own.components().all(|component| component != Component::ParentDir);
+    (inside && found.starts_with(&group.folder)).then_some(found)
 }
 
 #[cfg(test)]
@@ -145,6 +152,21 @@ mod tests {
         }
         for path in ["..", "/..", "a/../..", "../a"] {
             assert!(inside(Path::new(path)).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn groups_below_the_containers_where_a_part_is_mounted() {
+        let folder = PathBuf::from("/sys/fs/cgroup/orlop/web");
+        let mount = PathBuf::from("/sys/fs/cgroup");
+        let group = Group { version: Version::V2, controllers: Vec::new(), mount, top: folder.clone(), folder };
+        let found = |root: &str, path: &str| unified_below(&group, Path::new(root), &format!("1:cpu:/x\n0::{path}\n"));
+        let init = Some(PathBuf::from("/sys/fs/cgroup/orlop/web/init.scope"));
+        assert_eq!(found("/", "/orlop/web/init.scope"), init);
+        assert_eq!(found("/docker/host", "/docker/host/orlop/web/init.scope"), init);
+        for (root, path) in [("/", "/docker/host/orlop/web"), ("/docker/host", "/orlop/web"), ("/", "/orlop/web/../x")]
+        {
+            assert_eq!(found(root, path), None, "{path} below {root}");
         }
     }
 
