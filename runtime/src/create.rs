@@ -93,6 +93,7 @@ impl Runtime {
             let place = Place::new(linux.cgroups_path().as_deref(), &opts.id)?;
             let lenience = Lenience::new(opts.rootless, linux.cgroups_path().as_deref());
             record.cgroups = Cgroups::plan(layout, &place, resources, lenience)?;
+            record.place = place.of_caller();
             folder.write_record(record)?;
             let lent = record.cgroups.create(resources, lenience)?;
             if !lent.0.is_empty() {

@@ -154,7 +154,7 @@ impl Runtime {
         self.alive(id, "update")?;
         let mut record = folder.record(id)?;
         let joined = record.cgroups.0.len();
-        if record.cgroups.extend(self.cgroup_layout()?, resources)? {
+        if record.cgroups.extend(self.cgroup_layout()?, record.place.as_ref(), resources)? {
             // First what will have to be removed, then what is made.
             folder.write_record(&record)?;
             record.cgroups.join_from(joined)?;

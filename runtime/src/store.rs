@@ -20,7 +20,7 @@ use nix::unistd::linkat;
 use oci_spec::runtime::{Hooks, Spec};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroups::{Below, Cgroups, Entrance, Unit};
+use crate::cgroups::{Below, Cgroups, Entrance, Place, Unit};
 use crate::config;
 use crate::error::{Context, Error, Failure};
 use crate::identity::user_name;
@@ -55,6 +55,9 @@ pub(crate) struct Record {
     /// When that process began, in clock ticks after boot: tells it from a later one of the same number.
     pub(crate) start_time: u64,
     pub(crate) cgroups: Cgroups,
+    /// Where groups of further hierarchies would be, when that differs from one to the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) place: Option<Place>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) resctrl: Option<Resctrl>,
     /// The unit that the groups belong to, when systemd made it.
@@ -91,6 +94,7 @@ impl Record {
             pid: 0,
             start_time: 0,
             cgroups: Cgroups::default(),
+            place: None,
             resctrl: None,
             unit: None,
             own_pid_namespace: false,

@@ -5,33 +5,45 @@ use std::path::Path;
 use nix::errno::Errno;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxMemory, LinuxResources};
 
+use super::detect::Mounted;
 use super::devices::DevicePolicy;
 use super::files::{read_file, write_file};
 use super::limits::{self, Setting};
-use super::{Cgroups, Group, Layout, Unit, Version, folders, place, rootless, v1, v1_devices, v2};
+use super::{Cgroups, Group, Layout, Place, Unit, Version, folders, place, rootless, v1, v1_devices, v2};
 use crate::error::{Error, Failure};
 
 impl Cgroups {
     /// Adds the groups of hierarchies that the container stayed out of, since nothing was limited there, and
-    /// that `resources` are now about. Changes nothing on the host; `false` when there are none.
-    pub(crate) fn extend(&mut self, layout: &Layout, resources: &LinuxResources) -> Result<bool, Error> {
-        let Some(relative) = self.0.first().and_then(|group| group.folder.strip_prefix(&group.mount).ok()) else {
+    /// that `resources` are now about. Where they are says the `place` that the container was given; without one
+    /// they are as the first. Changes nothing on the host; `false` when there are none.
+    pub(crate) fn extend(
+        &mut self,
+        layout: &Layout,
+        place: Option<&Place>,
+        resources: &LinuxResources,
+    ) -> Result<bool, Error> {
+        let Some(first) = self.0.first().and_then(|group| group.folder.strip_prefix(&group.mount).ok()) else {
             return Ok(false);
         };
-        let relative = relative.to_path_buf();
+        let first = first.to_path_buf();
+        let relative = |mounted: &Mounted, controllers: &[String]| match place {
+            Some(place) => place.below(mounted, controllers),
+            None => Ok(first.clone()),
+        };
         let limited = limits::v1(resources)?;
         let before = self.0.len();
         for hierarchy in layout.v1() {
             let has = |name: &str| hierarchy.controllers.iter().any(|known| known == name);
             let joined = self.0.iter().any(|group| group.mount == hierarchy.mounted.at);
             if !joined && limited.iter().any(|setting| has(setting.controller)) {
+                let relative = relative(&hierarchy.mounted, &hierarchy.controllers)?;
                 self.0.push(place::group(Version::V1, &hierarchy.mounted.at, hierarchy.controllers.clone(), &relative));
             }
         }
         let unified = resources.unified().as_ref().is_some_and(|unified| !unified.is_empty());
         let joined = self.0.iter().any(|group| group.version == Version::V2);
         if let Some(mounted) = layout.v2().filter(|_| unified && !joined) {
-            self.0.push(place::group(Version::V2, &mounted.at, Vec::new(), &relative));
+            self.0.push(place::group(Version::V2, &mounted.at, Vec::new(), &relative(mounted, &[])?));
         }
         Ok(self.0.len() > before)
     }

@@ -2,6 +2,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::detect::Mounted;
 use super::{Group, Version};
 use crate::error::{Context, Error, Failure};
@@ -11,7 +13,7 @@ use crate::procfs;
 const OUR_PARENT: &str = "orlop";
 
 /// `linux.cgroupsPath`: below the root of every hierarchy, or below the caller's own groups.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Place {
     Root(PathBuf),
     /// A relative path, and the container's id where there is none: as for runc, the limits of the caller hold
@@ -38,6 +40,11 @@ impl Place {
         }
         let own = "/proc/self/cgroup";
         Ok(Place::Own(relative, procfs::read_text(own).at("read", own)?))
+    }
+
+    /// This place, if it differs from hierarchy to hierarchy.
+    pub(crate) fn of_caller(self) -> Option<Place> {
+        matches!(self, Place::Own(..)).then_some(self)
     }
 
     /// The path below the mount point of a hierarchy with these controllers; none are version 2.

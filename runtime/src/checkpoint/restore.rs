@@ -67,6 +67,7 @@ impl Runtime {
         record.resctrl = Resctrl::plan(linux, &opts.container.id)?;
         // CRIU makes the groups that a process was in; they are to be on record before.
         record.cgroups.plan_also(self.cgroup_layout()?, &place, &images::cgroups(&opts.criu.images)?)?;
+        record.place = place.of_caller();
         let own_pid = |namespace: &oci_spec::runtime::LinuxNamespace| {
             namespace.typ() == LinuxNamespaceType::Pid
                 && namespace.path().as_ref().is_none_or(|path| path.as_os_str().is_empty())

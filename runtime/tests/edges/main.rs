@@ -14,4 +14,5 @@ mod host_parameters;
 mod intel_rdt;
 mod meeting;
 mod output;
+mod places;
 mod programs;
