@@ -11,6 +11,8 @@ use crate::{procfs, sys};
 pub(crate) struct ProcessStat {
     /// `Z` and `X` are processes that ended.
     state: char,
+    /// The number of its parent; 0 when that is in another process namespace.
+    pub(crate) parent: i32,
     /// Whether it was cloned and has executed nothing since: a container that waits for `start`.
     pub(crate) not_executed: bool,
     /// In clock ticks after boot.
@@ -34,6 +36,7 @@ impl ProcessStat {
         let flags: u64 = fields.get(6)?.parse().ok()?;
         Some(ProcessStat {
             state: fields.first()?.chars().next()?,
+            parent: fields.get(1)?.parse().ok()?,
             not_executed: flags & FORKED_WITHOUT_EXEC != 0,
             start_time: fields.get(19)?.parse().ok()?,
         })
@@ -77,7 +80,7 @@ mod tests {
 
     #[test]
     fn stat_with_a_hostile_name() {
-        let stat = ProcessStat { state: 'S', not_executed: true, start_time: 98_765 };
+        let stat = ProcessStat { state: 'S', parent: 1, not_executed: true, start_time: 98_765 };
         for name in [b"a) Z (b".as_slice(), b"\xff\xfe) (\xd0"] {
             let rest = b") S 1 42 42 0 -1 4194624 1 0 0 0 0 0 0 0 20 0 1 0 98765 0 0";
             assert_eq!(ProcessStat::parse(&[b"42 (", name, rest].concat()), Some(stat));

@@ -1,62 +1,82 @@
 //! The processes of a container that has no cgroup to list them, as an ordinary user's may be.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 
+use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use crate::procfs;
+use crate::identity::{ProcessStat, open_process};
 use crate::store::Record;
 use crate::sys;
 
+/// Rounds of looking for what was started while the last ones were killed.
+const ROUNDS: usize = 16;
+
+/// A process as it was listed. The number may be another's by the time it is used; the start tells.
+type Listed = (i32, ProcessStat);
+
 /// The processes of its process namespace; without one of its own, its first process and what descends from it.
 pub(crate) fn pids(record: &Record) -> Vec<Pid> {
-    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let mut all: Vec<i32> = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    all.sort_unstable();
-    let kin: Vec<i32> = if record.own_pid_namespace { neighbours(record.pid, &all) } else { family(record.pid, &all) };
-    kin.into_iter().map(Pid::from_raw).collect()
+    members(record).into_iter().map(|(pid, _)| Pid::from_raw(pid)).collect()
 }
 
-fn neighbours(first: i32, all: &[i32]) -> Vec<i32> {
+fn members(record: &Record) -> Vec<Listed> {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let all = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut all: Vec<Listed> = all.filter_map(|pid| Some((pid, ProcessStat::read(pid)?))).collect();
+    all.sort_unstable_by_key(|(pid, _)| *pid);
+    if record.own_pid_namespace { neighbours(record.pid, all) } else { family(record.pid, &all) }
+}
+
+fn neighbours(first: i32, mut all: Vec<Listed>) -> Vec<Listed> {
     let namespace = |pid: i32| {
         let meta = std::fs::metadata(format!("/proc/{pid}/ns/pid")).ok()?;
         Some((meta.dev(), meta.ino()))
     };
-    match namespace(first) {
-        Some(own) => all.iter().copied().filter(|pid| namespace(*pid) == Some(own)).collect(),
-        None => Vec::new(),
-    }
+    let own = namespace(first);
+    all.retain(|(pid, _)| own.is_some() && namespace(*pid) == own);
+    all
 }
 
-fn family(first: i32, all: &[i32]) -> Vec<i32> {
-    let parents: Vec<(i32, i32)> = all.iter().filter_map(|pid| Some((*pid, parent(*pid)?))).collect();
-    let mut family = vec![first];
+fn family(first: i32, all: &[Listed]) -> Vec<Listed> {
+    let mut family: Vec<Listed> = all.iter().filter(|(pid, _)| *pid == first).copied().collect();
     let mut seen = 0;
-    while let Some(member) = family.get(seen).copied() {
+    while let Some((member, _)) = family.get(seen).copied() {
         seen += 1;
-        let children = parents.iter().filter(|(_, parent)| *parent == member).map(|(pid, _)| *pid);
-        let children: Vec<i32> = children.filter(|pid| !family.contains(pid)).collect();
-        family.extend(children);
+        family.extend(all.iter().filter(|(pid, stat)| stat.parent == member && *pid != first));
     }
-    family.retain(|pid| all.contains(pid));
     family
 }
 
-/// The fourth field of proc_pid_stat(5); the second, a name in parentheses, may hold anything.
-fn parent(pid: i32) -> Option<i32> {
-    let stat = procfs::read_text(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+/// Sends a signal to all of them, and says to how many. Those that have ended are passed over, and one that the caller
+/// may not send to does not keep it from the rest.
+pub(crate) fn signal(record: &Record, signal: i32) -> nix::Result<usize> {
+    let kills = signal == libc::SIGKILL;
+    if kills && !record.own_pid_namespace {
+        // A child whose parent has died is found no more. Of those that are stopped nobody dies, and nobody forks.
+        let _ = send_to_all(record, libc::SIGSTOP, ROUNDS);
+    }
+    send_to_all(record, signal, if kills { ROUNDS } else { 1 })
 }
 
-/// Sends a signal to all of them; those that have ended are passed over.
-pub(crate) fn signal(record: &Record, signal: i32) -> nix::Result<usize> {
-    let mut reached = 0;
-    for pid in pids(record) {
-        match sys::pidfd_open(pid).and_then(|pidfd| sys::pidfd_send_signal(pidfd, signal)) {
-            Ok(()) => reached += 1,
-            Err(nix::errno::Errno::ESRCH) => (),
-            Err(errno) => return Err(errno),
+fn send_to_all(record: &Record, signal: i32, rounds: usize) -> nix::Result<usize> {
+    let (mut reached, mut failed, mut known) = (0, None, BTreeSet::new());
+    for _ in 0..rounds {
+        let mut new = members(record);
+        new.retain(|(pid, stat)| known.insert((*pid, stat.start_time)));
+        if new.is_empty() {
+            break;
+        }
+        for (pid, stat) in new {
+            // Looks at the start again, with the process in hand.
+            let Some(process) = open_process(pid, stat.start_time) else { continue };
+            match sys::pidfd_send_signal(&process, signal) {
+                Ok(()) => reached += 1,
+                Err(Errno::ESRCH) => (),
+                Err(errno) => failed = failed.or(Some(errno)),
+            }
         }
     }
-    Ok(reached)
+    failed.map_or(Ok(reached), Err)
 }

@@ -71,6 +71,32 @@ fn all_processes_are_signalled_without_a_cgroup() {
     assert!(user.call(&["kill", user.id(), "TERM"]).error().contains("container not running"));
 }
 
+/// Without a process namespace either, what is started while the others are killed is found by its parent alone.
+#[test]
+fn a_family_that_grows_is_killed_whole() {
+    if !can_run() {
+        return;
+    }
+    for round in 0..3 {
+        let script = "grow() { while :; do sleep 0.003; sh -c 'sleep 1000; :' & done; }; grow & grow & grow";
+        let mut user = User::new(script);
+        let namespaces = user.container.spec["linux"]["namespaces"].as_array_mut().expect("namespaces");
+        namespaces.retain(|namespace| namespace["type"] != "pid");
+        user.container.spec["mounts"].as_array_mut().expect("mounts").retain(|mount| mount["destination"] != "/proc");
+        user.run_detached();
+        let first = user.state()["pid"].as_i64().expect("pid") as i32;
+        let root = std::fs::metadata(format!("/proc/{first}/ns/user")).expect("namespace").ino();
+        let count = || {
+            let all = std::fs::read_dir("/proc").expect("/proc").flatten();
+            all.filter(|entry| std::fs::metadata(entry.path().join("ns/user")).is_ok_and(|meta| meta.ino() == root))
+                .count()
+        };
+        wait_until("growth", || count() > 20);
+        user.call(&["delete", "--force", user.id()]).ok();
+        wait_until(&format!("the end of all in round {round}"), || count() == 0);
+    }
+}
+
 #[test]
 fn what_a_killed_runtime_or_container_leaves_can_be_deleted() {
     if !can_run() {
