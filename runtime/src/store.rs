@@ -8,15 +8,12 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::unistd::linkat;
 use oci_spec::runtime::{Hooks, Spec};
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +26,11 @@ use crate::status::Status;
 use crate::user_namespace;
 
 mod busy;
+mod date;
+mod files;
+
+pub use date::rfc3339;
+pub(crate) use files::{publish, replace};
 
 /// The format of [`Record`]; another one is refused, not guessed at.
 const FORMAT: u32 = 1;
@@ -347,59 +349,9 @@ pub(crate) fn names(root: &Path) -> Result<Vec<String>, Failure> {
     Ok(names)
 }
 
-/// Replaces a file so that a reader sees the old one or the new one. No sync: after a power loss there is no
-/// container left to know about.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let mut name = path.file_name().ok_or(Errno::EINVAL).at("write", path.display())?.to_owned();
-    name.push(".new");
-    let temporary = path.with_file_name(name);
-    std::fs::write(&temporary, bytes).at("write", temporary.display())?;
-    std::fs::rename(&temporary, path).at("rename", temporary.display())
-}
-
-/// Makes a file of somebody else's folder appear whole or not at all, and leaves no other one there whenever it
-/// is cut off: it has no name until it is written.
-pub(crate) fn publish(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut options = std::fs::OpenOptions::new();
-    let Ok(mut file) = options.write(true).mode(0o644).custom_flags(libc::O_TMPFILE).open(folder) else {
-        // Not every filesystem has files without names, and this says what is wrong with a folder.
-        return replace(path, bytes);
-    };
-    file.write_all(bytes).at("write", path.display())?;
-    let unnamed = crate::path::fd_path(file.as_fd());
-    let link = || linkat(AT_FDCWD, unnamed.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW);
-    let linked = link().or_else(|errno| {
-        if errno == Errno::EEXIST {
-            let _ = std::fs::remove_file(path);
-            return link();
-        }
-        Err(errno)
-    });
-    linked.at("write", path.display())
-}
-
-/// A point in time as RFC 3339 in UTC, with nanoseconds.
-pub fn rfc3339(time: SystemTime) -> String {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    // Years begin in March here, so that the leap day is the last; 719,468 days lie between that era and 1970.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:09}Z", since.subsec_nanos())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn names_of_containers() {
@@ -409,13 +361,5 @@ mod tests {
         for id in ["", ".", "..", "a/b", "a b", "ä", &"x".repeat(256)] {
             assert!(check_id(id).is_err(), "{id}");
         }
-    }
-
-    #[test]
-    fn dates() {
-        let at = |seconds| rfc3339(UNIX_EPOCH + Duration::from_secs(seconds));
-        assert_eq!(at(0), "1970-01-01T00:00:00.000000000Z");
-        assert_eq!(at(951_782_400), "2000-02-29T00:00:00.000000000Z");
-        assert_eq!(at(1_735_689_599), "2024-12-31T23:59:59.000000000Z");
     }
 }
