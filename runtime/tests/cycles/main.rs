@@ -4,6 +4,7 @@
 //! `ORLOP_CYCLES` is how many, `ORLOP_SEED` a seed that a run printed, `ORLOP_RUNTIME` another program.
 
 mod bundle;
+#[path = "../common/chance.rs"]
 mod chance;
 mod children;
 #[path = "../common/mod.rs"]

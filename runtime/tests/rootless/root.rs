@@ -20,7 +20,10 @@ fn in_user_namespace(script: &str) -> Container {
 }
 
 fn runc(container: &Container) -> Option<Ran> {
-    container.write_config();
+    // runc leaves what is above a container's groups.
+    let mut spec = container.spec.clone();
+    spec["linux"]["cgroupsPath"] = format!("/{}-runc", container.id).into();
+    std::fs::write(container.folder.path().join("config.json"), spec.to_string()).expect("config.json");
     let state = container.folder.path().join("runc");
     let mut command = Command::new("runc");
     command.arg("--root").arg(&state).args(["run", "--bundle"]).arg(container.folder.path()).arg(&container.id);

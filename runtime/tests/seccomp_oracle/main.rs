@@ -7,6 +7,8 @@
 //! `ORLOP_SEED` takes a seed that a run printed, `ORLOP_PROFILES` how many random profiles there are.
 
 mod bpf;
+#[path = "../common/chance.rs"]
+mod chance;
 mod profiles;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,8 +16,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use bpf::{Call, Instruction};
+use chance::Chance;
 use orlop_runtime::{LinuxSeccomp, SeccompFilter};
-use profiles::Chance;
 use serde_json::{Value, json};
 
 const ALL: [(&str, u32); 5] = [
@@ -187,7 +189,7 @@ fn random_profiles() {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("clock");
     let seed = number("ORLOP_SEED").unwrap_or(now.as_nanos() as u64);
     println!("ORLOP_SEED={seed}");
-    let mut chance = Chance(seed);
+    let mut chance = Chance::new(seed);
     let names: BTreeSet<String> = oracle.names().into_values().flatten().collect();
     let names: Vec<String> = names.into_iter().chain(["no_such_call".to_owned()]).collect();
     let (mut compared, mut refused) = (0, 0);
@@ -205,7 +207,7 @@ fn random_profiles() {
 #[test]
 fn every_call_has_its_number() {
     let Some(mut oracle) = Oracle::start() else { return };
-    let mut chance = Chance(1);
+    let mut chance = Chance::new(1);
     for (architecture, names) in oracle.names() {
         for chosen in 0..3 {
             let names: Vec<&String> =
@@ -223,7 +225,7 @@ fn every_call_has_its_number() {
 #[test]
 fn every_comparison() {
     let Some(mut oracle) = Oracle::start() else { return };
-    let mut chance = Chance(2);
+    let mut chance = Chance::new(2);
     let values = [0, 6, u64::from(u32::MAX), 1 << 32, (1 << 32) + 6, u64::MAX];
     for op in profiles::OPERATORS {
         for value in values {
@@ -265,5 +267,5 @@ fn a_default_profile() {
             rule.as_object_mut().expect("a rule").remove(field);
         }
     }
-    assert!(compare(&mut oracle, &profile, &mut Chance(3)) > 0);
+    assert!(compare(&mut oracle, &profile, &mut Chance::new(3)) > 0);
 }

@@ -1,4 +1,6 @@
-//! Chance from a seed, so that a run's choices can be had again (its instants cannot).
+//! Chance from a seed, so that a run's choices can be had again (its instants cannot). Included by path where
+//! nothing else of `common` is wanted.
+#![allow(dead_code)]
 
 use std::time::Duration;
 
@@ -26,6 +28,10 @@ impl Chance {
     /// Whether something comes that comes in `percent` of all cases.
     pub(crate) fn comes(&mut self, percent: usize) -> bool {
         self.below(100) < percent
+    }
+
+    pub(crate) fn one_of<'a, T>(&mut self, list: &'a [T]) -> &'a T {
+        &list[self.below(list.len())]
     }
 
     pub(crate) fn until(&mut self, end: Duration) -> Duration {
