@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag};
+use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, SFlag, fstat, makedev, mknodat};
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
@@ -91,10 +91,7 @@ fn node(device: &LinuxDevice) -> Result<Node, Error> {
 /// Makes the nodes and links.
 pub(crate) fn make(root: &Root, nodes: &[Node]) -> Result<(), Failure> {
     // A link in the image at /dev would put the nodes elsewhere (CVE-2026-41579).
-    if let Err(Errno::ENOENT) = root.open_without_links(Path::new("/dev"), OFlag::O_PATH) {
-        root.make_dir_all(Path::new("/dev")).at("make", "/dev")?;
-    }
-    let dev = root.open_without_links(Path::new("/dev"), OFlag::O_PATH | OFlag::O_DIRECTORY).at("open", "/dev")?;
+    let dev = root.make_dir_without_links(Path::new("/dev")).at("open", "/dev")?;
     // The mode is whole from the start: a chmod afterwards, by name, could be led to another file by whoever
     // shares a volume with this container.
     let umask = nix::sys::stat::umask(Mode::empty());

@@ -52,8 +52,8 @@ impl Runtime {
         if opts.console_socket.is_some() && opts.process.terminal() != Some(true) {
             return Err(no_terminal());
         }
-        let (record, edition) = self.alive_edition(id, "exec in")?;
-        if let (status @ Status::Paused, false) = (lifecycle::status(&record), opts.ignore_paused) {
+        let (record, edition, status) = self.alive_edition(id, "exec in")?;
+        if status == Status::Paused && !opts.ignore_paused {
             return Err(Error::WrongStatus { verb: "exec in", id: id.to_owned(), status });
         }
         let config = store::read_config(&self.folder(id))?;

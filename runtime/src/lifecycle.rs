@@ -225,12 +225,12 @@ impl Runtime {
         Ok(self.alive_edition(id, verb)?.0)
     }
 
-    /// Likewise, and which edition of the record it is.
-    pub(crate) fn alive_edition(&self, id: &str, verb: &'static str) -> Result<(Record, Edition), Error> {
+    /// Likewise, with which edition of the record it is, and the status.
+    pub(crate) fn alive_edition(&self, id: &str, verb: &'static str) -> Result<(Record, Edition, Status), Error> {
         store::check_id(id)?;
         let (record, edition) = store::read_edition(&self.folder(id), id)?;
         match status(&record) {
-            Status::Created | Status::Running | Status::Paused => Ok((record, edition)),
+            status @ (Status::Created | Status::Running | Status::Paused) => Ok((record, edition, status)),
             Status::Stopped => Err(Error::NotRunning(id.to_owned())),
             status @ Status::Creating => Err(Error::WrongStatus { verb, id: id.to_owned(), status }),
         }

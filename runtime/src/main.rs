@@ -14,9 +14,8 @@ const PROTECTED: [&str; 4] = ["create", "run", "exec", "restore"];
 
 fn main() -> ExitCode {
     // Early, for the arguments are taken apart again afterwards. One that only looks like a verb does no harm,
-    // and what goes wrong here goes wrong again where it can be told.
-    if std::env::args_os().skip(1).any(|word| PROTECTED.iter().any(|verb| word == *verb)) {
-        let _ = orlop_runtime::run_from_read_only_mount();
-    }
-    commands::run()
+    // and what goes wrong here is told where it can be.
+    let words = || std::env::args_os().skip(1);
+    let is_protected = words().any(|word| PROTECTED.iter().any(|verb| word == *verb));
+    commands::run(is_protected.then(orlop_runtime::run_from_read_only_mount))
 }

@@ -47,6 +47,15 @@ impl Root {
         self.resolve(path, flags, ResolveFlag::RESOLVE_NO_SYMLINKS)
     }
 
+    /// Opens the folder `path`, making it when it is missing, and refuses any symbolic link on the way with `ELOOP`.
+    pub(crate) fn make_dir_without_links(&self, path: &Path) -> nix::Result<OwnedFd> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        match self.open_without_links(path, flags) {
+            Err(Errno::ENOENT) => self.make_dir_all(path).and_then(|_| self.open_without_links(path, flags)),
+            result => result,
+        }
+    }
+
     fn resolve(&self, path: &Path, flags: OFlag, resolve: ResolveFlag) -> nix::Result<OwnedFd> {
         let how = OpenHow::new()
             .flags(flags | OFlag::O_CLOEXEC)

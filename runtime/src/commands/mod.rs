@@ -32,6 +32,9 @@ use orlop_runtime::Runtime;
 
 use crate::log::{self, Format};
 
+/// Whether this program was brought out of the reach of containers, if that was tried.
+type Protected = Option<Result<(), orlop_runtime::Failure>>;
+
 /// What a command can fail with: its message is all there is to do with it.
 type Failure = Box<dyn std::error::Error>;
 
@@ -239,16 +242,18 @@ struct Context {
 
 /// Does what the arguments ask for; the exit code is 1 for an error, and 255 for one of `exec`, whose other codes
 /// are those of the program.
-pub(crate) fn run() -> ExitCode {
+///
+/// `protected` is what came of [`orlop_runtime::run_from_read_only_mount`], if that was called.
+pub(crate) fn run(protected: Protected) -> ExitCode {
     let given: Vec<OsString> = std::env::args_os().collect();
     if let Some(cli) = of_one_verb(&given) {
-        return cli.run();
+        return cli.run(protected);
     }
     let mut command = Cli::command();
     let arguments = arguments::rewrite(&command, given.into_iter());
     let parsed = command.try_get_matches_from_mut(&arguments);
     match parsed.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches)) {
-        Ok(cli) => cli.run(),
+        Ok(cli) => cli.run(protected),
         Err(error) if error.kind() == clap::error::ErrorKind::MissingSubcommand => {
             let _ = command.print_help();
             ExitCode::SUCCESS
@@ -272,22 +277,22 @@ fn of_one_verb(given: &[OsString]) -> Option<Cli> {
 }
 
 impl Cli {
-    fn run(self) -> ExitCode {
+    fn run(self, protected: Protected) -> ExitCode {
         if let Err(why) = log::open(self.globals.log.as_deref(), self.globals.log_format) {
             log::error(&why);
             return ExitCode::FAILURE;
         }
         let error_code = if matches!(self.command, Command::Exec(_)) { 255 } else { 1 };
-        self.run_command().unwrap_or_else(|failure| {
+        self.run_command(protected).unwrap_or_else(|failure| {
             log::error(&failure.to_string());
             ExitCode::from(error_code)
         })
     }
 
-    fn run_command(self) -> Result<ExitCode, Failure> {
+    fn run_command(self, protected: Protected) -> Result<ExitCode, Failure> {
         let rootless = root::parse_rootless(&self.globals.rootless)?;
         if matches!(self.command, Command::Create(_) | Command::Run(_) | Command::Exec(_) | Command::Restore(_)) {
-            orlop_runtime::run_from_read_only_mount()?;
+            protected.unwrap_or_else(orlop_runtime::run_from_read_only_mount)?;
         }
         let root = self.globals.root.map_or_else(root::default, Ok)?;
         let runtime = Runtime::new(root).on_warning(log::warning);

@@ -165,10 +165,7 @@ fn filesystem(root: &Root, mount: &PlannedMount, name: &str, late: &mut LateRead
     let mut covers = true;
     // A link at /proc or /sys would take the masks that follow somewhere else.
     let target = if name == "proc" || name == "sysfs" {
-        if let Err(Errno::ENOENT) = root.open_without_links(&mount.destination, OFlag::O_PATH) {
-            root.make_dir_all(&mount.destination).at(step, object())?;
-        }
-        root.open_without_links(&mount.destination, OFlag::O_PATH | OFlag::O_DIRECTORY).at(step, object())?
+        root.make_dir_without_links(&mount.destination).at(step, object())?
     } else {
         match root.open_target(&mount.destination, OFlag::O_PATH | OFlag::O_DIRECTORY) {
             Err(Errno::ENOENT) => {
