@@ -141,7 +141,7 @@ fn what_is_mounted_inside_does_not_appear_on_the_host() {
     }
     // A volume that is a shared mount, as systemd makes all of them.
     let script = r#"set -e; mount -t tmpfs tmpfs "$1"; mount --make-shared "$1"; mkdir "$1/sub"; chmod 777 "$1" "$1/sub"
-                    shift; "$@"; grep /sub /proc/self/mountinfo || echo none"#;
+                    volume=$1; shift; "$@"; grep "$volume/sub" /proc/self/mountinfo || echo none"#;
     let ids = json!([{"containerID": 0, "hostID": 5, "size": 10}]);
     for (mapped, mut container) in
         [("container", in_user_namespace("")), ("mount", Container::new("")), ("nothing", Container::new(""))]
