@@ -58,6 +58,18 @@ impl Drop for Swapper {
     }
 }
 
+/// Attempts as often as there are races, while two files are swapped; an attempt says whether it got as far as what is
+/// attacked. Some must, and the host's settings stay as they are.
+#[track_caller]
+pub(crate) fn race(one: &Path, other: &Path, mut attempt: impl FnMut() -> bool) {
+    let settings = host_settings();
+    let swapper = Swapper::start(one, other);
+    let reached = (0..races()).filter(|_| attempt()).count();
+    assert!(swapper.swaps() > races() as u64 && reached > 0, "{reached} of {}", races());
+    drop(swapper);
+    assert_eq!(host_settings(), settings);
+}
+
 pub(crate) fn c_path(path: &Path) -> std::ffi::CString {
     std::ffi::CString::new(path.to_str().expect("path")).expect("path")
 }
