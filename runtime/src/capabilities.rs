@@ -62,7 +62,7 @@ pub(crate) struct CapabilitySets {
 }
 
 impl CapabilitySets {
-    /// What the spec asks for, as far as it is there to give, and the names of what is not: the specification
+    /// What the spec asks for, as far as it is there to give, and warnings of what is not: the specification
     /// wants that warned about, not failed. No capabilities in the spec is no capabilities.
     pub(crate) fn plan(wanted: Option<&LinuxCapabilities>) -> (CapabilitySets, Vec<String>) {
         let available = (0..NAMES.len() as u32)
@@ -77,9 +77,21 @@ impl CapabilitySets {
             ambient: bits(wanted.ambient().as_ref()),
         };
         let all = sets.bounding | sets.effective | sets.permitted | sets.inheritable | sets.ambient;
-        let missing = NAMES.iter().enumerate().filter(|(number, _)| all & !available & 1 << number != 0);
-        let missing = missing.map(|(_, name)| format!("CAP_{name}")).collect();
-        (sets.within(available), missing)
+        let given = sets.within(available);
+        let names = |set: u64| {
+            let list = NAMES.iter().enumerate().filter(|(number, _)| set & 1 << number != 0);
+            list.map(|(_, name)| format!("CAP_{name}")).collect::<Vec<_>>().join(" ")
+        };
+        let mut warnings = Vec::new();
+        if all & !available != 0 {
+            let missing = names(all & !available);
+            warnings.push(format!("capabilities that this host has not to give are left out: {missing}"));
+        }
+        if sets.ambient & available & !given.ambient != 0 {
+            let lost = names(sets.ambient & available & !given.ambient);
+            warnings.push(format!("ambient capabilities that are not permitted and inheritable are left out: {lost}"));
+        }
+        (given, warnings)
     }
 
     fn within(self, available: u64) -> CapabilitySets {

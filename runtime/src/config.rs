@@ -1,11 +1,11 @@
 //! Reading configurations as JSON. `oci-spec` takes some names less readily than the specification has it; what
 //! it refuses is looked at once more, so that a configuration without such names is parsed once.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Capabilities, Capability, Process, Spec};
+use oci_spec::runtime::{Capabilities, Capability, Mount, Process, Spec};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::Runtime;
 use crate::document;
@@ -15,6 +15,26 @@ use crate::error::Error;
 /// as a warning: OCI runtime specification, "Linux Process", `capabilities`.
 pub(crate) fn parse_spec(bytes: &[u8], path: &Path) -> Result<(Spec, Vec<String>), Error> {
     parse(bytes, path, "/process")
+}
+
+/// Makes destinations of mounts that are relative absolute, from the root on, and takes away `rootfs` where they begin
+/// with it; those that were relative. OCI runtime specification, "Mounts", and runc: a compatibility with old tools.
+pub(crate) fn resolve_destinations(spec: &mut Spec, rootfs: &Path) -> Vec<PathBuf> {
+    let is_inside = |path: &Path| rootfs != Path::new("/") && path.starts_with(rootfs);
+    let is_relative = |path: &Path| path.is_relative() && !path.as_os_str().is_empty();
+    let is_odd = |mount: &Mount| is_relative(mount.destination()) || is_inside(mount.destination());
+    if !spec.mounts().iter().flatten().any(is_odd) {
+        return Vec::new();
+    }
+    let mut relative = Vec::new();
+    let mut mounts = spec.mounts().clone().unwrap_or_default();
+    for mount in mounts.iter_mut().filter(|mount| is_odd(mount)) {
+        let given = mount.destination().clone();
+        mount.set_destination(Path::new("/").join(given.strip_prefix(rootfs).unwrap_or(&given)));
+        relative.extend(is_relative(&given).then_some(given));
+    }
+    spec.set_mounts(Some(mounts));
+    relative
 }
 
 /// A process alone.
@@ -32,8 +52,9 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], path: &Path, process: &str) -> Resul
     let Ok(mut value) = serde_json::from_slice::<Value>(bytes) else { return Err(invalid(error)) };
     let Some(of) = value.pointer_mut(process) else { return Err(invalid(error)) };
     let renamed = rename_scheduler_flags(of);
+    let named = name_user(of);
     let unknown = take_unknown_capabilities(of);
-    if !renamed && unknown.is_empty() {
+    if !renamed && !named && unknown.is_empty() {
         return Err(invalid(error));
     }
     Ok((serde_json::from_value(value).map_err(invalid)?, unknown))
@@ -49,6 +70,20 @@ fn rename_scheduler_flags(process: &mut Value) -> bool {
         if let Some((_, known)) = NAMES.iter().find(|(name, _)| flag == name) {
             *flag = Value::from(*known);
             changed = true;
+        }
+    }
+    changed
+}
+
+/// Makes a process of root one that says of no user whose it is, as it is to everybody who reads the names of the
+/// specification into numbers that begin as 0.
+fn name_user(process: &mut Value) -> bool {
+    let Some(process) = process.as_object_mut() else { return false };
+    let mut changed = false;
+    if let Some(user) = process.entry("user").or_insert_with(|| json!({})).as_object_mut() {
+        for id in ["uid", "gid"] {
+            changed |= !user.contains_key(id);
+            user.entry(id).or_insert_with(|| json!(0));
         }
     }
     changed
@@ -107,6 +142,16 @@ mod tests {
 
     fn read(process: &str) -> Result<(Process, Vec<String>), Error> {
         parse(process.as_bytes(), Path::new("process.json"), "")
+    }
+
+    #[test]
+    fn a_process_without_a_user_is_roots() {
+        for user in ["", r#","user":{}"#, r#","user":{"uid":0}"#] {
+            let (process, _) = read(&format!(r#"{{"cwd":"/","args":["a"]{user}}}"#)).expect(user);
+            assert_eq!((process.user().uid(), process.user().gid()), (0, 0));
+        }
+        assert!(read(r#"{"cwd":"/","args":["a"],"user":7}"#).is_err());
+        assert!(read(r#"{"args":["a"]}"#).is_err(), "cwd has no default");
     }
 
     #[test]

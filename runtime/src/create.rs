@@ -54,7 +54,7 @@ impl Runtime {
 
     pub(crate) fn read(&self, opts: &CreateOptions) -> Result<Checked, Error> {
         let bundle = std::fs::canonicalize(&opts.bundle).at("open bundle", opts.bundle.display())?;
-        let (spec, config) = if let Some(spec) = &opts.spec {
+        let (mut spec, config) = if let Some(spec) = &opts.spec {
             let config = serde_json::to_vec(spec).map_err(|error| Error::invalid("spec", error.to_string()))?;
             (spec.clone(), config)
         } else {
@@ -64,10 +64,16 @@ impl Runtime {
             self.warn_of_capabilities(&unknown);
             (spec, config)
         };
+        let rootfs = bundle.join(spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path()));
+        for relative in config::resolve_destinations(&mut spec, &rootfs) {
+            (self.warn)(&format!(
+                "mounts[{}]: the destination is not absolute, which is deprecated",
+                relative.display()
+            ));
+        }
         validate::check(&spec)?;
         check_console(opts, &spec)?;
         user_namespace::check(&spec)?;
-        let rootfs = bundle.join(spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path()));
         Ok(Checked { spec, config, bundle, rootfs })
     }
 
@@ -237,8 +243,8 @@ fn accompany(
 pub(crate) fn run_create_hooks(pid: Pid, record: &Record, spec: &Spec) -> Result<(), Failure> {
     let Some(all) = spec.hooks() else { return Ok(()) };
     let state = State { pid: pid.as_raw(), ..state_of(record, Status::Creating) };
-    hooks::run("prestart", all.prestart().as_ref(), &state)?;
-    hooks::run("createRuntime", all.create_runtime().as_ref(), &state)
+    hooks::run("prestart", all.prestart().as_ref(), &state, None)?;
+    hooks::run("createRuntime", all.create_runtime().as_ref(), &state, None)
 }
 
 /// The state of a container as its record and a status make it.

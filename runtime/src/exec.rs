@@ -283,8 +283,10 @@ fn set_up(plan: &mut ExecPlan) -> Result<(), Failure> {
     plan.process.begin(keep, false)?;
     let proc = ProcFs::open()?;
     plan.entrance.enter()?;
-    if let Some(cpus) = &plan.cpus.last {
-        cpus.apply()?;
+    match &plan.cpus {
+        ExecCpus { last: Some(cpus), .. } => cpus.apply()?,
+        ExecCpus { initial: None, .. } => schedule::leave_callers_cpus(),
+        ExecCpus { .. } => (),
     }
     if !plan.enters_user {
         plan.process.set_oom_score(&proc)?;

@@ -1,8 +1,10 @@
 //! Hooks: programs that the configuration wants run at certain points of the container's life. Each gets the
 //! container's state as JSON on its standard input. OCI runtime specification, "POSIX-platform Hooks".
 
+use std::ffi::{CString, OsStr};
 use std::fs::File;
-use std::io::{Seek, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
@@ -16,6 +18,9 @@ use crate::error::{Context, Error, Failure};
 use crate::handshake::wait_readable;
 use crate::status::State;
 use crate::sys;
+
+/// How much of what a hook has said is told, in bytes; its end.
+const MOST_OF_OUTPUT: u64 = 4096;
 
 /// Checks hooks before anything is done.
 pub(crate) fn check(kind: &str, hooks: Option<&Vec<Hook>>) -> Result<(), Error> {
@@ -31,10 +36,17 @@ pub(crate) fn check(kind: &str, hooks: Option<&Vec<Hook>>) -> Result<(), Error> 
     Ok(())
 }
 
-/// Runs hooks in their order; the first that fails ends it.
-pub(crate) fn run(kind: &str, hooks: Option<&Vec<Hook>>, state: &State) -> Result<(), Failure> {
-    for hook in hooks.into_iter().flatten() {
-        run_one(hook, state).map_err(|why| Failure::refused(format!("run {kind} hook"), hook.path().display(), why))?;
+/// Runs hooks in their order; the first that fails ends it. A hook without an environment of its own has the caller's,
+/// or `env`, as in runc.
+pub(crate) fn run(
+    kind: &str,
+    hooks: Option<&Vec<Hook>>,
+    state: &State,
+    env: Option<&[CString]>,
+) -> Result<(), Failure> {
+    for (at, hook) in hooks.into_iter().flatten().enumerate() {
+        run_one(hook, state, env)
+            .map_err(|why| Failure::refused(format!("run {kind} hook #{at}"), hook.path().display(), why))?;
     }
     Ok(())
 }
@@ -42,7 +54,7 @@ pub(crate) fn run(kind: &str, hooks: Option<&Vec<Hook>>, state: &State) -> Resul
 /// Runs all hooks and tells of those that fail.
 pub(crate) fn run_all(kind: &str, hooks: Option<&Vec<Hook>>, state: &State, warn: fn(&str)) {
     for hook in hooks.into_iter().flatten() {
-        if let Err(why) = run_one(hook, state) {
+        if let Err(why) = run_one(hook, state, None) {
             warn(&format!("{kind} hook {} failed: {why}", hook.path().display()));
         }
     }
@@ -55,41 +67,60 @@ pub(crate) fn time(hooks: Option<&Vec<Hook>>) -> Option<Duration> {
     all.map(|all| Duration::from_secs(all.into_iter().fold(0, u64::saturating_add)))
 }
 
-fn run_one(hook: &Hook, state: &State) -> Result<(), String> {
+fn run_one(hook: &Hook, state: &State, env: Option<&[CString]>) -> Result<(), String> {
     let state = serde_json::to_vec(state).map_err(|error| error.to_string())?;
     let mut command = Command::new(hook.path());
     if let Some((name, args)) = hook.args().as_deref().and_then(<[String]>::split_first) {
         command.arg0(name).args(args);
     }
-    command.env_clear();
-    for variable in hook.env().iter().flatten() {
-        if let Some((key, value)) = variable.split_once('=') {
-            command.env(key, value);
+    let own: Option<Vec<&[u8]>> = hook.env().as_ref().map(|list| list.iter().map(String::as_bytes).collect());
+    let env = own.or_else(|| env.map(|list| list.iter().map(CString::as_bytes).collect()));
+    if let Some(env) = env {
+        command.env_clear();
+        for variable in env {
+            let mut halves = variable.splitn(2, |byte| *byte == b'=').map(OsStr::from_bytes);
+            if let (Some(name), Some(value)) = (halves.next(), halves.next()) {
+                command.env(name, value);
+            }
         }
     }
-    // A hook's output goes where the runtime's complaints go; standard output may be the container's.
-    let output =
-        std::os::fd::AsFd::as_fd(&std::io::stderr()).try_clone_to_owned().map_err(|error| error.to_string())?;
-    let input = input(&state).map_err(|error| format!("make its input: {error}"))?;
-    let mut child = command.stdin(input).stdout(output).spawn().map_err(|error| error.to_string())?;
+    // Standard output and error may be the container's: what a hook says is part of the error if it fails, as in runc.
+    let mut said = file_in_memory(b"").map_err(|error| format!("make a file for its output: {error}"))?;
+    let copy = || said.try_clone().map_err(|error| format!("copy a descriptor: {error}"));
+    command.stdout(copy()?).stderr(copy()?);
+    let input = file_in_memory(&state).map_err(|error| format!("make its input: {error}"))?;
+    let mut child = command.stdin(input).spawn().map_err(|error| error.to_string())?;
     if let Some(seconds) = hook.timeout() {
         let pidfd = sys::pidfd_open(Pid::from_raw(child.id() as i32)).map_err(|errno| errno.to_string())?;
         let milliseconds = u32::try_from(seconds.saturating_mul(1000)).unwrap_or(u32::MAX);
         if !wait_readable(&pidfd, milliseconds).map_err(|errno| errno.to_string())? {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(format!("not done within {seconds} s"));
+            return Err(format!("not done within {seconds} s{}", output(&mut said)));
         }
     }
     match child.wait().map_err(|error| error.to_string())? {
         status if status.success() => Ok(()),
-        status => Err(status.to_string()),
+        status => Err(format!("{status}{}", output(&mut said))),
     }
 }
 
-/// A hook's input as a file in memory: a hook need not read it, and a pipe would make us wait for it, or end
-/// us by SIGPIPE.
-fn input(state: &[u8]) -> std::io::Result<File> {
+/// The end of what a hook has said, as part of an error.
+fn output(said: &mut File) -> String {
+    let length = said.metadata().map_or(0, |meta| meta.len());
+    let mut end = Vec::new();
+    let read = said
+        .seek(SeekFrom::Start(length.saturating_sub(MOST_OF_OUTPUT)))
+        .and_then(|_| said.take(MOST_OF_OUTPUT).read_to_end(&mut end));
+    match String::from_utf8_lossy(&end).trim() {
+        text if read.is_ok() && !text.is_empty() => format!(": {text}"),
+        _ => String::new(),
+    }
+}
+
+/// A hook's input or output as a file in memory: a hook need not read its input, and a pipe would make us wait for it,
+/// or end us by SIGPIPE.
+fn file_in_memory(state: &[u8]) -> std::io::Result<File> {
     let make = |flags| memfd_create("hook", MFdFlags::MFD_CLOEXEC | flags);
     // The flag says that it is no program. Kernels before 6.3 do not know it, and a kernel may insist on it.
     let no_program = MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);

@@ -17,6 +17,7 @@ use crate::path::Root;
 use crate::process::ProcessPlan;
 use crate::procfs::ProcFs;
 use crate::rootfs;
+use crate::schedule;
 use crate::status::{State, Status};
 use crate::sys::{self, ns};
 use crate::user_namespace;
@@ -93,6 +94,7 @@ fn set_up(plan: &mut InitPlan) -> Result<Option<OwnedFd>, Failure> {
     plan.process.begin(plan.fds(), plan.open)?;
     let proc = ProcFs::open()?;
     plan.entrance.enter()?;
+    schedule::leave_callers_cpus();
     enter_namespaces(plan, &proc)?;
     if !plan.namespaces.has_new_user() && !plan.namespaces.joins_user() {
         plan.process.set_oom_score(&proc)?;
@@ -106,7 +108,7 @@ fn set_up(plan: &mut InitPlan) -> Result<Option<OwnedFd>, Failure> {
     mounts::protect_paths(&root, &plan.protected)?;
     mounts::mask_paths(&root, &plan.masked)?;
     late.apply()?;
-    run_early_hooks(plan)?;
+    run_early_hooks(plan, &root)?;
     if plan.read_only {
         rootfs::make_read_only(&root)?;
     }
@@ -185,13 +187,15 @@ fn set_sysctls(plan: &InitPlan, proc: &ProcFs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn run_early_hooks(plan: &InitPlan) -> Result<(), Failure> {
+fn run_early_hooks(plan: &InitPlan, root: &Root) -> Result<(), Failure> {
     if !InitPlan::has_early_hooks(&plan.hooks) {
         return Ok(());
     }
     plan.caller.report(&Report::MountsReady, None)?;
     plan.caller.wait_for(Go::HooksDone)?;
-    hooks::run("createContainer", plan.hooks.create_container().as_ref(), &hooks::inside(&plan.state))
+    // As in runc, these begin in the container's root, which is not `/` yet.
+    nix::unistd::fchdir(root).at("chdir to", "rootfs")?;
+    hooks::run("createContainer", plan.hooks.create_container().as_ref(), &hooks::inside(&plan.state), None)
 }
 
 /// Reports, waits at the gate, and becomes the program.
@@ -202,10 +206,11 @@ fn finish(plan: &InitPlan, terminal: Option<OwnedFd>) -> ! {
     });
     let Ok(starter) = opened else { sys::exit_now(1) };
     let state = State { status: Status::Created, ..hooks::inside(&plan.state) };
-    let failure = match hooks::run("startContainer", plan.hooks.start_container().as_ref(), &state) {
-        Ok(()) => plan.process.execute(),
-        Err(failure) => failure,
-    };
+    let failure =
+        match hooks::run("startContainer", plan.hooks.start_container().as_ref(), &state, Some(plan.process.env())) {
+            Ok(()) => plan.process.execute(),
+            Err(failure) => failure,
+        };
     let _ = starter.report(&Report::Failed(failure), None);
     sys::exit_now(1)
 }

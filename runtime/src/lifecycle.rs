@@ -39,7 +39,7 @@ impl Runtime {
         // A hook may call the runtime about its container.
         drop(folder);
         let Some(all) = hooks else { return Ok(()) };
-        let ran = hooks::run("poststart", all.poststart().as_ref(), &state_of(&record, Status::Running));
+        let ran = hooks::run("poststart", all.poststart().as_ref(), &state_of(&record, Status::Running), None);
         Ok(ran.inspect_err(|_| self.end(&record))?)
     }
 

@@ -95,6 +95,12 @@ impl Drop for CpuGuard {
     }
 }
 
+/// Lets the calling thread run on all CPUs of its cgroup, whichever its caller was bound to: a node's daemon may be kept
+/// to a few, its containers are not for that. As runc since 1.3, which leaves it, too, where it cannot be done.
+pub(crate) fn leave_callers_cpus() {
+    let _ = sys::set_affinity(&[u64::MAX; MAX_CPUS / u64::BITS as usize]);
+}
+
 /// The CPUs of a process of `exec` before and after it enters the container's cgroup.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ExecCpus {

@@ -48,10 +48,10 @@ pub struct State {
     pub oci_version: String,
     /// The container's name.
     pub id: String,
-    /// Where the container is in its life.
-    pub status: Status,
     /// The container's process in the caller's process namespace; 0 when there is none.
     pub pid: i32,
+    /// Where the container is in its life.
+    pub status: Status,
     /// The bundle, absolute.
     pub bundle: PathBuf,
     /// The root filesystem's folder, absolute.

@@ -317,7 +317,9 @@ pub(crate) fn read_config(folder: &Path) -> Result<Spec, Error> {
 /// Likewise, with the names of unknown capabilities in it.
 pub(crate) fn read_config_and_unknown(folder: &Path) -> Result<(Spec, Vec<String>), Error> {
     let path = folder.join(CONFIG);
-    config::parse_spec(&std::fs::read(&path).at("read", path.display())?, &path)
+    let (mut spec, unknown) = config::parse_spec(&std::fs::read(&path).at("read", path.display())?, &path)?;
+    config::resolve_destinations(&mut spec, Path::new("/"));
+    Ok((spec, unknown))
 }
 
 /// Reads the hooks of that configuration alone, which are all that start and delete need of it.

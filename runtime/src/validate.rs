@@ -208,9 +208,8 @@ pub(crate) fn has_selinux() -> bool {
 fn mounts(spec: &Spec) -> Result<(), Error> {
     for mount in spec.mounts().iter().flatten() {
         let destination = mount.destination();
-        if !destination.is_absolute() {
-            let field = format!("mounts[{}]", destination.display());
-            return Err(Error::invalid(field, "the destination must be absolute"));
+        if destination.as_os_str().is_empty() {
+            return Err(Error::invalid("mounts.destination", "it must not be empty"));
         }
     }
     Ok(())

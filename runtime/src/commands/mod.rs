@@ -296,7 +296,8 @@ impl Cli {
         }
         let root = self.globals.root.map_or_else(root::default, Ok)?;
         let runtime = Runtime::new(root).on_warning(log::warning);
-        let cli = Context { runtime, systemd_cgroup: self.globals.systemd_cgroup, rootless, criu: self.globals.criu };
+        let (systemd_cgroup, criu) = (self.globals.systemd_cgroup, self.globals.criu);
+        let cli = Context { runtime, systemd_cgroup, rootless, criu };
         match self.command {
             Command::Create(verb) => verb.run(&cli),
             Command::Start(verb) => verb.run(&cli),

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use serde_json::{Value, json};
 
 use super::Failure;
@@ -24,12 +25,23 @@ impl Spec {
         let opened = OpenOptions::new().write(true).create_new(true).open(&path);
         let mut file = opened.map_err(|error| format!("create {}: {error}", path.display()))?;
         let mut config = example();
+        if is_unified() {
+            // As runc: where version 1 is there, what runs below may want to see its groups' whole paths.
+            if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut() {
+                namespaces.push(json!({"type": "cgroup"}));
+            }
+        }
         if rootless {
             make_rootless(&mut config, nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
         }
         writeln!(file, "{}", serde_json::to_string_pretty(&config)?)?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Whether all controllers are in the hierarchy of version 2.
+fn is_unified() -> bool {
+    statfs("/sys/fs/cgroup").is_ok_and(|stat| stat.filesystem_type() == CGROUP2_SUPER_MAGIC)
 }
 
 /// A shell in a container of its own: few capabilities, nothing of the host in sight.
@@ -62,8 +74,7 @@ fn example() -> Value {
         "linux": {
             "resources": {"devices": [{"allow": false, "access": "rwm"}]},
             "namespaces": [
-                {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"},
-                {"type": "cgroup"}
+                {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}
             ],
             "maskedPaths": [
                 "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",

@@ -9,7 +9,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
@@ -31,6 +31,11 @@ impl Terminal {
             cfmakeraw(&mut raw);
             tcsetattr(&stdin, SetArg::TCSANOW, &raw)?;
         }
+        // What passes the container's terminal comes to ours next, which adds what it wants to the ends of lines;
+        // where our output is no terminal, it is to be as the program wrote it. As runc.
+        let mut settings = tcgetattr(&master)?;
+        settings.output_flags.remove(OutputFlags::ONLCR);
+        tcsetattr(&master, SetArg::TCSANOW, &settings)?;
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
         let terminal = Terminal { master, before };
         terminal.resize();

@@ -35,8 +35,11 @@ pub(crate) fn mask_paths(root: &Root, paths: &[String]) -> Result<(), Failure> {
     }
     let null = null_device()?;
     let mut empty = None;
-    for path in paths {
-        mask(root, Path::new(path), &null, &mut empty).at("mask", path)?;
+    for (at, path) in paths.iter().enumerate() {
+        // Twice would be one mount upon the other.
+        if !paths[..at].contains(path) {
+            mask(root, Path::new(path), &null, &mut empty).at("mask", path)?;
+        }
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ mod limits;
 mod program;
 mod settle;
 
+use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
@@ -85,9 +86,9 @@ impl ProcessPlan {
             env.extend([format!("LISTEN_FDS={}", request.listen_fds), "LISTEN_PID=1".to_owned()]);
         }
         let program = Program::plan(process.args().as_deref().unwrap_or_default(), &env)?;
-        let (capabilities, missing) = CapabilitySets::plan(process.capabilities().as_ref());
-        if !missing.is_empty() {
-            warn(&format!("capabilities that this host has not to give are left out: {}", missing.join(" ")));
+        let (capabilities, warnings) = CapabilitySets::plan(process.capabilities().as_ref());
+        for warning in &warnings {
+            warn(warning);
         }
         let terminal = process.terminal().unwrap_or(false);
         let user = process.user();
@@ -117,6 +118,11 @@ impl ProcessPlan {
         };
         plan.check_lsm()?;
         Ok(plan)
+    }
+
+    /// The environment of the program.
+    pub(crate) fn env(&self) -> &[CString] {
+        self.program.env()
     }
 
     fn check_lsm(&self) -> Result<(), Error> {

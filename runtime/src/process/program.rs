@@ -42,11 +42,18 @@ impl Program {
         })
     }
 
-    /// Programs expect HOME. What it is if it is not given says `home`.
+    pub(super) fn env(&self) -> &[CString] {
+        &self.env
+    }
+
+    /// Programs expect HOME. What it is if it is not given, or empty, says `home`.
     pub(super) fn add_home(&mut self, home: impl FnOnce() -> String) {
-        if !self.env.iter().any(|variable| variable.as_bytes().starts_with(b"HOME=")) {
-            self.env.extend(CString::new(format!("HOME={}", home())));
+        match self.env.iter().position(|variable| variable.as_bytes().starts_with(b"HOME=")) {
+            Some(at) if self.env[at].as_bytes() != b"HOME=" => return,
+            Some(at) => drop(self.env.remove(at)),
+            None => (),
         }
+        self.env.extend(CString::new(format!("HOME={}", home())));
     }
 
     /// Finds what will be executed: what is missing is to be told by `create`. In the container's root, by the

@@ -12,6 +12,7 @@ mod event_stream;
 mod host_mounts;
 mod host_parameters;
 mod intel_rdt;
+mod lenient;
 mod meeting;
 mod output;
 mod places;
