@@ -171,7 +171,7 @@ impl Runtime {
 }
 
 /// Has systemd make the container's unit, and makes what groups that has not.
-fn start_unit(
+pub(crate) fn start_unit(
     folder: &Folder,
     record: &mut Record,
     plan: &UnitPlan,
@@ -184,9 +184,10 @@ fn start_unit(
     let holder = plan.start()?;
     let (cgroups, made) = Cgroups::plan_in_unit(layout, &plan.find(&holder)?, resources)?;
     unit.identify(&cgroups)?;
-    (record.cgroups, record.unit) = (cgroups, Some(unit));
+    (record.cgroups, record.unit) = (cgroups, Some(unit.clone()));
     folder.write_record(record)?;
     record.cgroups.complete(made)?;
+    unit.admit_caller(&record.cgroups)?;
     Ok(holder)
 }
 

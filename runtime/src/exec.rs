@@ -62,6 +62,9 @@ impl Runtime {
             (opts.console_socket.clone(), opts.pid_file.clone(), opts.pidfd_socket.clone());
         // Frozen like the container, it says nothing until somebody resumes that.
         let silence = (!opts.ignore_paused).then_some(Duration::ZERO);
+        if let Some(unit) = &record.unit {
+            unit.admit_caller(&record.cgroups)?;
+        }
         let (caller, process) = handshake::pair()?;
         let mut plan = self.plan_exec(&record, &config, opts, init, process)?;
         let (pid, pidfd) = clone(&record, &mut plan)?;

@@ -140,6 +140,12 @@ impl Cgroups {
         Ok((Cgroups(groups), made))
     }
 
+    /// Where the groups of a unit are: at one path in all hierarchies.
+    pub(crate) fn place(&self) -> Place {
+        let path = self.0.first().and_then(|group| group.folder.strip_prefix(&group.mount).ok());
+        Place::Root(path.map(Path::to_owned).unwrap_or_default())
+    }
+
     /// Whether one of the groups is in the hierarchy that /proc/PID/cgroup names so: its controllers, or nothing.
     pub(crate) fn names_one(&self, names: &str) -> bool {
         self.0.iter().any(|group| match group.version {

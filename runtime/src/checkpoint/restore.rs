@@ -16,9 +16,9 @@ use super::criu::{Criu, EXTRA, Request, Surroundings};
 use super::images;
 use super::shared::{self, DESCRIPTORS, NULL, Outside, field};
 use super::wire::Message;
-use crate::cgroups::{Below, Cgroups, Lenience, Place};
+use crate::cgroups::{Below, Cgroups, Lenience, Place, UnitPlan};
 use crate::child::Child;
-use crate::create::{Checked, hand_over, run_create_hooks};
+use crate::create::{Checked, hand_over, run_create_hooks, start_unit};
 use crate::error::{Context, Error, Failure};
 use crate::identity::ProcessStat;
 use crate::options::Created;
@@ -34,9 +34,6 @@ impl Runtime {
     /// caller's child. When it fails, nothing of the container is left.
     pub fn restore(&self, opts: RestoreOptions) -> Result<Created, Error> {
         store::check_id(&opts.container.id)?;
-        if opts.container.systemd_cgroup {
-            return Err(Error::unsupported("--systemd-cgroup", "the systemd driver is not implemented; use cgroupfs"));
-        }
         let checked = self.read(&opts.container)?;
         shared::check(&checked.spec)?;
         let folder = Folder::create(self.root(), &opts.container.id)?;
@@ -61,21 +58,34 @@ impl Runtime {
         let linux = spec.linux().as_ref().ok_or_else(|| Error::invalid("linux", "it is missing"))?;
         let resources = linux.resources().as_ref();
         let descriptors = read_descriptors(&opts.criu.images)?;
-        let place = Place::new(linux.cgroups_path().as_deref(), &opts.container.id)?;
-        let lenience = Lenience::new(opts.container.rootless, linux.cgroups_path().as_deref());
-        record.cgroups = Cgroups::plan(self.cgroup_layout()?, &place, resources, lenience)?;
+        let joined = images::cgroups(&opts.criu.images)?;
+        let layout = self.cgroup_layout()?;
         record.resctrl = Resctrl::plan(linux, &opts.container.id)?;
-        // CRIU makes the groups that a process was in; they are to be on record before.
-        record.cgroups.plan_also(self.cgroup_layout()?, &place, &images::cgroups(&opts.criu.images)?)?;
-        record.place = place.of_caller();
         let own_pid = |namespace: &oci_spec::runtime::LinuxNamespace| {
             namespace.typ() == LinuxNamespaceType::Pid
                 && namespace.path().as_ref().is_none_or(|path| path.as_os_str().is_empty())
         };
         record.own_pid_namespace = linux.namespaces().iter().flatten().any(own_pid);
         record.restored = true;
-        folder.write_record(record)?;
-        record.cgroups.create(resources, lenience)?;
+        // CRIU makes the groups that a process was in; they are to be on record before.
+        let holder = if opts.container.systemd_cgroup {
+            let unit = UnitPlan::new(spec, linux, &opts.container.id, layout)?;
+            let holder = start_unit(folder, record, &unit, layout, resources)?;
+            let made = record.cgroups.0.len();
+            record.cgroups.plan_also(layout, &record.cgroups.place(), &joined)?;
+            folder.write_record(record)?;
+            record.cgroups.complete(made)?;
+            Some(holder)
+        } else {
+            let place = Place::new(linux.cgroups_path().as_deref(), &opts.container.id)?;
+            let lenience = Lenience::new(opts.container.rootless, linux.cgroups_path().as_deref());
+            record.cgroups = Cgroups::plan(layout, &place, resources, lenience)?;
+            record.cgroups.plan_also(layout, &place, &joined)?;
+            record.place = place.of_caller();
+            folder.write_record(record)?;
+            record.cgroups.create(resources, lenience)?;
+            None
+        };
         folder.write_config(&checked.config)?;
         let mut entrance = record.cgroups.entrance(&Below::default())?;
         if let (Some(resctrl), Some(wanted)) = (&record.resctrl, linux.intel_rdt()) {
@@ -94,6 +104,10 @@ impl Runtime {
 
         let surroundings = Surroundings { entrance, root: Some((checked.rootfs.clone(), point)), extra };
         let criu = Criu::start(&opts.criu, surroundings)?;
+        drop(holder);
+        if let Some(unit) = &record.unit {
+            record.cgroups.limit_unit(unit, resources)?;
+        }
         name_cgroups(&mut message, criu.pid())?;
         let mut child = None;
         let mut terminal = None;

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::apply::Placed;
 use super::detect::Layout;
 use super::files::read_file;
-use super::{Cgroups, Group, rootless};
+use super::{Cgroups, Group, Version, rootless};
 use crate::error::{Context, Error, Failure};
 use bus::Connection;
 use properties::Property;
@@ -102,11 +102,7 @@ impl Plan {
         let oom_policy = oom_policy.map(|policy| ("OOMPolicy".to_owned(), policy));
         let all = oom_policy.into_iter().chain(self.properties.iter().cloned()).chain([("PIDs".to_owned(), pids)]);
         let name = &self.unit.name;
-        let arguments = || {
-            let none = Value::Array("(sa(sv))".to_owned(), Vec::new());
-            vec![Value::str(name), Value::str("replace"), list(all.clone()), none]
-        };
-        const START: &str = "StartTransientUnit";
+        let arguments = || start(name, all.clone());
         let mut started = connection.job(START, arguments());
         if started.as_ref().is_err_and(|refusal| refusal.is("UnitExists")) {
             // One that failed is there until somebody takes note of it; any other stays.
@@ -178,6 +174,29 @@ impl Unit {
         let Some(Group { folder, .. }) = cgroups.0.first() else { return Ok(()) };
         self.inode = Some(std::fs::metadata(folder).at("look at cgroup", folder.display())?.ino());
         Ok(())
+    }
+
+    /// Sees to it that the caller may put a process into the unit's cgroup. An ordinary user may only from below a group
+    /// that is the user's (cgroups(7), "Cgroup delegation containment"), and the one of a login is not: the caller gets a
+    /// scope of its own then.
+    pub(crate) fn admit_caller(&self, cgroups: &Cgroups) -> Result<(), Failure> {
+        let unified = cgroups.0.iter().find(|group| group.version == Version::V2);
+        let Some(group) = unified.filter(|_| self.manager == Manager::User) else { return Ok(()) };
+        let mut shared = rootless::own(group).folder;
+        while !group.folder.starts_with(&shared) && shared.pop() {}
+        if std::fs::OpenOptions::new().write(true).open(shared.join("cgroup.procs")).is_ok() {
+            return Ok(());
+        }
+        let pid = std::process::id();
+        let name = format!("orlop-runtime-{pid}.scope");
+        let pids = ("PIDs".to_owned(), Value::Array("u".to_owned(), vec![Value::U32(pid)]));
+        let collect = ("CollectMode".to_owned(), Value::str("inactive-or-failed"));
+        let mut connection = Connection::open(self.manager)?;
+        match connection.job(START, start(&name, [pids, collect].into_iter())) {
+            Ok(result) if result == "done" => Ok(()),
+            Ok(result) => Err(Failure::refused("start unit", name, format!("the job ended as {result:?}"))),
+            Err(refusal) => Err(refusal.at("start unit", &name)),
+        }
     }
 
     /// Tells systemd of limits and, if given, of the device list.
@@ -255,6 +274,13 @@ impl Unit {
         let _ = connection.manager("ResetFailedUnit", vec![Value::str(&self.name)]);
         Ok(())
     }
+}
+
+const START: &str = "StartTransientUnit";
+
+fn start(name: &str, properties: impl Iterator<Item = (String, Value)>) -> Vec<Value> {
+    let none = Value::Array("(sa(sv))".to_owned(), Vec::new());
+    vec![Value::str(name), Value::str("replace"), list(properties), none]
 }
 
 /// Properties as D-Bus has them: `a(sv)`.
