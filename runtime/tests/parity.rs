@@ -6,8 +6,9 @@ mod common;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use common::{Container, Ran, can_run, wait_until};
+use common::{Container, Ran, by_systemd, can_run, is_unified, wait_until};
 use serde_json::{Value, json};
 
 /// The two runtimes, each with its own bundle and state folder.
@@ -28,11 +29,13 @@ fn sides(script: &str) -> Option<[Side; 2]> {
     };
     assert!(found.status.success(), "{found:?}");
     // One name for both: it is in the output.
-    let id = format!("parity-{}-{}", std::process::id(), script.len());
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let id = format!("parity-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let side = |name: &'static str, program: &str| {
         let mut container = Container::new(script);
         container.id.clone_from(&id);
-        let path = format!("/orlop-{id}-{name}/{id}");
+        let path =
+            if by_systemd() { format!("orlop-test.slice:{name}:{id}") } else { format!("/orlop-{id}-{name}/{id}") };
         let container = container.set("/linux/cgroupsPath", json!(path));
         container.write_config();
         Side { name, program: program.into(), container }
@@ -51,6 +54,7 @@ impl Side {
         };
         let mut command = Command::new(&self.program);
         command
+            .args(by_systemd().then_some("--systemd-cgroup"))
             .arg("--root")
             .arg(self.container.root())
             .args(line.split(' ').filter(|word| !word.is_empty()).map(word));
@@ -292,8 +296,11 @@ fn exec_and_its_flags() {
 #[test]
 fn exec_goes_into_the_cgroup_that_is_given() {
     let Some(sides) = sides("sleep 1000") else { return };
+    if is_unified() {
+        return exec_goes_into_the_cgroup_of_version_2(&sides);
+    }
     if !Path::new("/sys/fs/cgroup/memory").is_dir() {
-        return println!("SKIP: no memory controller on cgroup v1");
+        return println!("SKIP: the memory controller is on version 2, and others are not");
     }
     compare(&sides, &["run -d ID"]);
     for side in &sides {
@@ -323,6 +330,30 @@ fn exec_goes_into_the_cgroup_that_is_given() {
         assert_eq!(in_sub("--cgroup /"), (false, false, false), "{}", side.name);
     }
     compare(&sides, &["kill ID KILL"]);
+}
+
+fn exec_goes_into_the_cgroup_of_version_2(sides: &[Side; 2]) {
+    compare(sides, &["run -d ID"]);
+    for side in sides {
+        let pid = side.call("ps -f json ID").ok();
+        let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", pid.trim().trim_matches(['[', ']']))).unwrap();
+        let own = Path::new("/sys/fs/cgroup").join(groups.trim().trim_start_matches("0::/"));
+        std::fs::create_dir_all(own.join("sub/deep")).unwrap();
+    }
+    compare(
+        sides,
+        &[
+            "!exec --cgroup sub ID cat /proc/self/cgroup",
+            "!exec --cgroup /sub/../sub ID cat /proc/self/cgroup",
+            "!exec --cgroup sub/deep ID cat /proc/self/cgroup",
+            "!exec --cgroup / ID cat /proc/self/cgroup",
+            "!exec ID cat /proc/self/cgroup",
+            "exec --cgroup nosuch ID true",
+            "exec --cgroup memory:sub ID true",
+            "exec --cgroup sub --cgroup sub ID true",
+        ],
+    );
+    compare(sides, &["kill ID KILL"]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use libtest_mimic::{Arguments, Failed, Trial};
 use orlop_tests::command::Outcome;
 use orlop_tests::programs;
-use orlop_tests::vm::{self, Guest};
+use orlop_tests::vm::{self, Guest, Hierarchies};
 
 /// One case, run in the guest.
 type Case = (&'static str, fn() -> Result<()>);
@@ -52,7 +52,9 @@ fn main() -> ExitCode {
 /// What is asked for, with its outcomes unless it is only to be listed.
 fn trials(arguments: &Arguments) -> Result<Vec<Trial>> {
     let is_chosen = |name: &str| arguments.list || is_chosen(arguments, name);
-    let mut chosen: Vec<Chosen> = cases().into_iter().map(|(name, _)| Chosen::Case(name)).collect();
+    // The cases are about version 2 alone.
+    let cases = if vm::hierarchies()? == Hierarchies::Unified { cases() } else { Vec::new() };
+    let mut chosen: Vec<Chosen> = cases.into_iter().map(|(name, _)| Chosen::Case(name)).collect();
     chosen.extend(suites::wanted()?.into_iter().map(Chosen::Suite));
     chosen.retain(|case| is_chosen(&case.name()));
     let outcomes = if arguments.list || chosen.is_empty() { Ok(Vec::new()) } else { boot(&chosen) };

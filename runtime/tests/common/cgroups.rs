@@ -85,7 +85,7 @@ impl Group {
 }
 
 /// Groups and units of a container that are still there. systemd removes what has become empty when it gets to it.
-pub(super) fn left_behind(id: &str) -> Vec<String> {
+pub(crate) fn left_behind(id: &str) -> Vec<String> {
     let unit = Path::new("/run/systemd/transient").join(format!("orlop-{id}.scope"));
     let look = || -> Vec<String> {
         let hierarchies = std::fs::read_dir(ROOT).into_iter().flatten().flatten().map(|entry| entry.path());

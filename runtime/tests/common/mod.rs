@@ -4,7 +4,7 @@
 
 mod cgroups;
 
-pub(crate) use cgroups::{Group, by_systemd, is_unified, unified};
+pub(crate) use cgroups::{Group, by_systemd, is_unified, left_behind, unified};
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -156,7 +156,7 @@ impl Container {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
         let folder = self.folder.path().to_str().expect("path");
         left.extend(mounts.lines().filter(|line| line.contains(folder)).map(|line| format!("mount {line}")));
-        left.extend(cgroups::left_behind(&self.id));
+        left.extend(left_behind(&self.id));
         left
     }
 }
@@ -219,11 +219,19 @@ pub(crate) fn children_of(pid: u32) -> Vec<i32> {
 /// Waits for a condition, and fails when it does not come.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    assert!(eventually(condition), "{what} did not happen");
+}
+
+/// Waits for a condition; whether it comes.
+pub(crate) fn eventually(condition: impl Fn() -> bool) -> bool {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !condition() {
-        assert!(Instant::now() < deadline, "{what} did not happen");
+        if Instant::now() >= deadline {
+            return false;
+        }
         std::thread::sleep(Duration::from_millis(2));
     }
+    true
 }
 
 pub(crate) fn make_rootfs(rootfs: &Path) {

@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 
 use crate::bundle::{Bundle, Plan};
 use crate::chance::Chance;
+use crate::common::by_systemd;
 use crate::{children, inventory};
 
 /// Longer than the runtime waits for anything.
@@ -129,6 +130,9 @@ impl Cycles<'_> {
 
     fn command(&self, plan: &Plan, verb: &str) -> Command {
         let mut command = Command::new(&self.runtime.program);
+        if by_systemd() {
+            command.arg("--systemd-cgroup");
+        }
         command.arg("--root").arg(&self.runtime.root).arg(verb);
         let bundle = &self.bundle.folder;
         match verb {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 
+use crate::common::{by_systemd, left_behind};
+
 /// Everything at one moment.
 pub(crate) fn take(folder: &Path, name: &str) -> BTreeSet<String> {
     let mut things = BTreeSet::new();
@@ -16,6 +18,9 @@ pub(crate) fn take(folder: &Path, name: &str) -> BTreeSet<String> {
     for mount in hierarchies(&table) {
         let groups = entries(&mount).into_iter().chain(entries(&mount.join("orlop")));
         things.extend(groups.filter(|path| is_named(path, name)).map(|path| format!("cgroup {}", path.display())));
+        let slices = ["system.slice", "orlop.slice/orlop-test.slice"].map(|slice| entries(&mount.join(slice)));
+        let scopes = slices.into_iter().flatten().filter(|path| is_named(path, &format!("orlop-{name}")));
+        things.extend(scopes.map(|path| format!("cgroup {}", path.display())));
     }
     let devices = entries(Path::new("/sys/class/net")).into_iter();
     let prefix = device_prefix();
@@ -41,6 +46,10 @@ pub(crate) fn of_container(root: &Path, id: &str, groups: &str) -> Vec<String> {
     let mut things = Vec::new();
     if root.join(id).exists() {
         things.push(format!("state {id}"));
+    }
+    if by_systemd() {
+        things.extend(left_behind(id));
+        return things;
     }
     let table = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     let top = groups.trim_start_matches('/').split('/').next().filter(|name| *name != "orlop");

@@ -130,10 +130,12 @@ fn work(worker: &mut Cycles<'_>, next: &AtomicUsize, end: usize, name: &str) {
             return;
         }
         let id = format!("{name}-{at}");
-        let groups = match worker.chance.below(3) {
-            0 => format!("orlop/{id}"),
-            1 => format!("/{id}"),
-            _ => format!("/{id}/pod/container"),
+        let groups = match (worker.chance.below(3), common::by_systemd()) {
+            (0, false) => format!("orlop/{id}"),
+            (1, false) => format!("/{id}"),
+            (_, false) => format!("/{id}/pod/container"),
+            (0, true) => format!(":orlop:{id}"),
+            (_, true) => format!("orlop-test.slice:orlop:{id}"),
         };
         if let Err(why) = worker.one(id, groups) {
             panic!("cycle {at}: {why}");

@@ -74,7 +74,8 @@ fn is_used_fully() {
     let delegated = Delegated::new();
     let mut user = User::new("sleep 1000 & exec sleep 1000")
         .set("/linux/cgroupsPath", json!(format!("/{}/box", delegated.name)))
-        .set("/linux/resources", json!({"pids": {"limit": 50}, "devices": [{"allow": false, "access": "rwm"}]}));
+        .set("/linux/resources", json!({"pids": {"limit": 50}, "devices": [{"allow": false, "access": "rwm"}]}))
+        .by_cgroupfs();
     if let Some(unified) = delegated.unified() {
         // Who moves a process between two groups needs the one above both.
         let caller = unified.join("caller");
@@ -122,11 +123,12 @@ fn of_version_2_alone() {
     let Some(mounted) = version_2().filter(|_| can_run()) else { return };
     // Without a group of its own a container sees the caller's, and cannot change it.
     let mut user =
-        User::new("grep ' /sys/fs/cgroup ' /proc/self/mountinfo; echo 1 > /sys/fs/cgroup/cgroup.procs || echo no");
+        User::new("grep ' /sys/fs/cgroup ' /proc/self/mountinfo; echo 1 > /sys/fs/cgroup/cgroup.procs || echo no")
+            .by_cgroupfs();
     user.unified = true;
     let output = user.run().ok();
     assert!(output.contains(" ro,") && output.contains("cgroup2") && output.ends_with("no\n"), "{output}");
-    let mut user = User::new("true").set("/linux/resources", json!({"memory": {"limit": 1 << 20}}));
+    let mut user = User::new("true").set("/linux/resources", json!({"memory": {"limit": 1 << 20}})).by_cgroupfs();
     user.unified = true;
     let error = user.run().error();
     assert!(error.contains("cannot set memory limit") && error.contains("linux.resources.memory"), "{error}");
@@ -140,7 +142,7 @@ fn of_version_2_alone() {
         give(&top.join(file), ID);
     }
     let path = json!(format!("/{}/box", delegated.name));
-    let mut user = User::new("sleep 1000 & exec sleep 1000").set("/linux/cgroupsPath", path);
+    let mut user = User::new("sleep 1000 & exec sleep 1000").set("/linux/cgroupsPath", path).by_cgroupfs();
     user.unified = true;
     // From elsewhere nobody gets in there.
     let error = user.create().error();

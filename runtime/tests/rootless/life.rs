@@ -57,7 +57,7 @@ fn all_processes_are_signalled_without_a_cgroup() {
     }
     let script = "trap 'echo one; exit' TERM; sh -c 'trap \"echo two; exit\" TERM; while :; do sleep 0.01; done' & \
                   while :; do wait; done";
-    let user = User::new(script);
+    let user = User::new(script).by_cgroupfs();
     user.run_detached();
     let count = || {
         let pids = user.call(&["ps", "-f", "json", user.id()]).ok();

@@ -5,6 +5,7 @@ mod common;
 
 mod cgroups;
 mod life;
+mod manager;
 mod mounts;
 mod nested;
 mod ranges;

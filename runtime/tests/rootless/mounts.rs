@@ -28,7 +28,7 @@ fn cgroups_that_are_not_the_containers_are_read_only() {
         return;
     }
     // As the configuration wants them writable.
-    let mut user = User::new("cat /proc/self/mountinfo; ls /sys/fs/cgroup");
+    let mut user = User::new("cat /proc/self/mountinfo; ls /sys/fs/cgroup").by_cgroupfs();
     for mount in user.container.spec["mounts"].as_array_mut().expect("mounts") {
         if mount["destination"] == "/sys/fs/cgroup" {
             mount["options"] = json!(["nosuid", "noexec", "nodev"]);

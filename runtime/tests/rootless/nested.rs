@@ -11,7 +11,7 @@ fn a_container_in_a_container() {
         return;
     }
     let script = "orlop-runtime --root /tmp/state run --bundle /inner inner";
-    let mut user = User::new(script);
+    let mut user = User::new(script).by_cgroupfs();
     let all: Vec<String> = [
         "CHOWN",
         "DAC_OVERRIDE",

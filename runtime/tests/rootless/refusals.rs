@@ -56,19 +56,19 @@ fn limits_without_a_cgroup() {
         return;
     }
     let limits = json!({"pids": {"limit": 7}});
-    let user = User::new("true").set("/linux/resources", limits.clone());
+    let user = User::new("true").set("/linux/resources", limits.clone()).by_cgroupfs();
     refused(&user, &["cannot set pids limit: container could not join or create cgroup", "linux.resources.pids.limit"]);
     // A place that somebody asked for is not done without, limits or not.
-    let user = User::new("true").set("/linux/cgroupsPath", json!("/orlop-test-no-permission"));
+    let user = User::new("true").set("/linux/cgroupsPath", json!("/orlop-test-no-permission")).by_cgroupfs();
     refused(&user, &["make cgroup", "orlop-test-no-permission", "Permission denied"]);
-    let user = User::new("true");
+    let user = User::new("true").by_cgroupfs();
     user.container.write_config();
     let bundle = user.folder().to_str().expect("path");
     let error = user.call(&["--rootless", "false", "run", "-b", bundle, user.id()]).error();
     assert!(error.contains("make cgroup"), "{error}");
     user.call(&["--rootless", "true", "run", "-b", bundle, user.id()]).ok();
 
-    let user = User::new("exec sleep 1000");
+    let user = User::new("exec sleep 1000").by_cgroupfs();
     user.run_detached();
     assert!(user.call(&["pause", user.id()]).error().contains("cgroups not configured for container"));
     let error = user.call(&["update", "--pids-limit", "7", user.id()]).error();

@@ -4,10 +4,11 @@
 use std::os::unix::fs::{PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
-use super::common::{self, Container, Ran};
+use super::common::{self, Container, Ran, by_systemd};
 
 pub(crate) const ID: u32 = 61_234;
 pub(crate) const NAME: &str = "orlop-test";
@@ -34,6 +35,40 @@ pub(crate) struct User {
     pub(crate) cgroup: Option<PathBuf>,
     /// Whether the user finds version 2 only at /sys/fs/cgroup, whatever the host has there.
     pub(crate) unified: bool,
+    /// Whether the user's systemd is asked for cgroups.
+    pub(crate) systemd: bool,
+}
+
+/// Whether cgroups come from the user's own systemd: in tests of that driver, where the host knows the user. It is then
+/// started as a login would do it.
+pub(crate) fn has_manager() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    by_systemd()
+        && *FOUND.get_or_init(|| {
+            let known = std::fs::read_to_string("/etc/passwd").is_ok_and(|text| text.contains(&format!(":{ID}:{ID}:")));
+            if !known {
+                println!(
+                    "SKIP: the user {ID} has no systemd, since /etc/passwd does not know it; without systemd then"
+                );
+                return false;
+            }
+            let unit = format!("user@{ID}.service");
+            let started = Command::new("systemctl").args(["start", &unit]).output().expect("systemctl");
+            assert!(started.status.success(), "{unit}: {}", String::from_utf8_lossy(&started.stderr));
+            // As a shell of the user would be: below the group that is delegated.
+            let callers = manager_group().join(CALLERS);
+            std::fs::create_dir_all(&callers).expect("make cgroup");
+            give(&callers.join("cgroup.procs"), ID);
+            true
+        })
+}
+
+const CALLERS: &str = "orlop-callers";
+
+/// The group that the user's systemd has.
+pub(crate) fn manager_group() -> PathBuf {
+    let mount = common::unified().expect("cgroup v2");
+    mount.join(format!("user.slice/user-{ID}.slice/user@{ID}.service"))
 }
 
 /// Whether these tests can be run here; says why not.
@@ -70,11 +105,17 @@ impl User {
         let run = folder.join("run");
         std::fs::create_dir(&run).expect("run");
         std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o700)).expect("chmod");
+        let systemd = has_manager();
+        if systemd {
+            std::os::unix::fs::symlink(format!("/run/user/{ID}/systemd"), run.join("systemd")).expect("link");
+        }
         give(folder, ID);
         give(&folder.join("etc"), 0);
         std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).expect("chmod");
         let tools = std::env::var("PATH").expect("PATH");
-        User { container, program: env!("CARGO_BIN_EXE_orlop-runtime").into(), tools, cgroup: None, unified: false }
+        let cgroup = systemd.then(|| manager_group().join(CALLERS));
+        let program = env!("CARGO_BIN_EXE_orlop-runtime").into();
+        User { container, program, tools, cgroup, unified: false, systemd }
     }
 
     /// The same with the user's range mapped too, by newuidmap and newgidmap.
@@ -109,6 +150,12 @@ impl User {
         self
     }
 
+    /// Without the user's systemd, in whichever group this test is in.
+    pub(crate) fn by_cgroupfs(mut self) -> User {
+        (self.systemd, self.cgroup) = (false, None);
+        self
+    }
+
     /// Takes a copy of the program that the user owns.
     pub(crate) fn own_program(mut self) -> User {
         let copy = self.folder().join("own-program");
@@ -120,7 +167,9 @@ impl User {
 
     /// The runtime's command, as the user.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        self.command_of(self.folder().join("orlop-runtime").to_str().expect("path"), args)
+        let driver = self.systemd.then_some("--systemd-cgroup");
+        let all: Vec<&str> = driver.into_iter().chain(args.iter().copied()).collect();
+        self.command_of(self.folder().join("orlop-runtime").to_str().expect("path"), &all)
     }
 
     /// The command of any program, as the user.
@@ -200,6 +249,11 @@ impl User {
         let mut left = self.container.left_behind();
         if self.record().exists() {
             left.push(self.record().display().to_string());
+        }
+        if self.systemd {
+            let scope = manager_group().join(format!("user.slice/orlop-{}.scope", self.id()));
+            let _ = common::eventually(|| !scope.exists());
+            left.extend(scope.exists().then(|| format!("cgroup {}", scope.display())));
         }
         left
     }

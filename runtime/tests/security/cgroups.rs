@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::common::{Container, can_run};
+use crate::common::{Container, by_systemd, can_run};
 use crate::harness::with_capabilities;
 
 fn namespaces(names: &[&str]) -> Value {
@@ -51,11 +51,11 @@ fn a_container_sees_its_own_cgroups_only() {
         container.run_detached().ok();
         crate::common::wait_until("the attack", || container.output().contains("ready"));
         assert_eq!(container.output(), "0\nready\n", "{more:?}");
-        let own = format!("/{}", container.id);
+        let own = if by_systemd() { format!("/orlop-{}.scope", container.id) } else { format!("/{}", container.id) };
         let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", container.state()["pid"])).expect("cgroups");
         assert!(groups.lines().any(|line| line.ends_with(&own)), "{more:?}: {groups}");
         for hierarchy in hierarchies() {
-            for above in ["", "orlop"] {
+            for above in ["", "orlop", "orlop.slice", "orlop.slice/orlop-test.slice"] {
                 let made = hierarchy.join(above).join("orlop-escape");
                 assert!(!made.exists(), "{more:?}: {}", made.display());
             }

@@ -10,10 +10,11 @@ use sha2::{Digest, Sha256};
 
 use crate::{command, programs};
 
-/// The folder with `kernel`, `initrd` and `disk`. Images of older recipes are removed.
-pub(super) fn get() -> Result<PathBuf> {
+/// The folder with `kernel`, `initrd` and `disk` of a release of Debian. Images of older recipes are removed.
+pub(super) fn get(release: &str) -> Result<PathBuf> {
     let recipe = programs::repository().join("tests/vm/image");
-    let name = digest(&recipe).with_context(|| format!("read the recipe {}", recipe.display()))?;
+    let digest = digest(&recipe).with_context(|| format!("read the recipe {}", recipe.display()))?;
+    let name = format!("{release}-{digest}");
     let cache = programs::repository().join("target/vm");
     fs::create_dir_all(&cache).with_context(|| format!("make {}", cache.display()))?;
     let lock = File::create(cache.join("lock"))?;
@@ -21,13 +22,15 @@ pub(super) fn get() -> Result<PathBuf> {
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno).context("lock target/vm")?;
     let image = cache.join(name);
     if !image.is_dir() {
-        for old in fs::read_dir(&cache)?.flatten().filter(|entry| entry.path().is_dir()) {
+        let is_old = |name: &str| !name.ends_with(&digest);
+        let there = fs::read_dir(&cache)?.flatten().filter(|entry| entry.path().is_dir());
+        for old in there.filter(|entry| is_old(&entry.file_name().to_string_lossy())) {
             fs::remove_dir_all(old.path()).with_context(|| format!("remove {}", old.path().display()))?;
         }
         let partial = cache.join("partial");
         fs::create_dir(&partial)?;
         eprintln!("making the guest's image in {}", image.display());
-        command::stdout(Command::new(recipe.join("build")).arg(&partial))?;
+        command::stdout(Command::new(recipe.join("build")).arg(&partial).arg(release))?;
         fs::rename(&partial, &image).with_context(|| format!("rename {}", partial.display()))?;
     }
     Ok(image)

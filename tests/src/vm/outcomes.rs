@@ -4,15 +4,17 @@ use anyhow::{Context, Result, ensure};
 
 use crate::command::Outcome;
 
-/// The outcomes that are there in full. A guest that died leaves the last one cut off.
-pub(super) fn parse(mut bytes: &[u8]) -> Result<Vec<Outcome>> {
+/// The outcomes that are there in full, of the programs from number `first` on. A guest that died leaves the last one cut
+/// off.
+pub(super) fn parse(mut bytes: &[u8], first: usize) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
     while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
         let line = String::from_utf8_lossy(&bytes[..end]);
         let what = || format!("{line:?} of the guest's results");
         let numbers = line.split(' ').map(str::parse).collect::<Result<Vec<usize>, _>>().with_context(what)?;
         let &[number, code, stdout, stderr] = &*numbers else { anyhow::bail!("not four numbers: {}", what()) };
-        ensure!(number == outcomes.len(), "wanted program {}: {}", outcomes.len(), what());
+        let wanted = first + outcomes.len();
+        ensure!(number == wanted, "wanted program {wanted}: {}", what());
         let rest = &bytes[end + 1..];
         let Some((out, rest)) = rest.split_at_checked(stdout) else { break };
         let Some((err, rest)) = rest.split_at_checked(stderr) else { break };
@@ -29,15 +31,16 @@ mod tests {
 
     #[test]
     fn outcomes_are_framed_by_length() {
-        let outcomes = parse(b"000 0 3 0\na\nb001 7 0 2\n\nx").unwrap();
+        let outcomes = parse(b"000 0 3 0\na\nb001 7 0 2\n\nx", 0).unwrap();
         let told: Vec<_> = outcomes.iter().map(|o| (o.code, o.stdout.as_str(), o.stderr.as_str())).collect();
         assert_eq!(told, [(0, "a\nb", ""), (7, "", "\nx")]);
     }
 
     #[test]
     fn the_last_may_be_cut_off() {
-        assert_eq!(parse(b"000 0 1 0\na001 0 100 0\nabc").unwrap().len(), 1);
-        assert!(parse(b"000 0 1 0\na002 0 0 0\n").is_err());
-        assert!(parse(b"000 0 1\na").is_err());
+        assert_eq!(parse(b"000 0 1 0\na001 0 100 0\nabc", 0).unwrap().len(), 1);
+        assert!(parse(b"000 0 1 0\na002 0 0 0\n", 0).is_err());
+        assert!(parse(b"000 0 1\na", 0).is_err());
+        assert!(parse(b"003 0 1 0\na", 3).is_ok() && parse(b"003 0 1 0\na", 0).is_err());
     }
 }
