@@ -64,7 +64,8 @@ fn a_caller_outside_of_the_delegated_group() {
     user.cgroup = None;
     user.run_detached();
     wait_until("output", || user.output() == "0::/\n");
-    assert_eq!(read(&user, "cgroup.procs"), user.state()["pid"].to_string());
+    let pid = user.state()["pid"].to_string();
+    wait_until("nobody else", || read(&user, "cgroup.procs") == pid);
     assert_eq!(user.exec("cat /proc/self/cgroup").ok(), "0::/\n");
     user.call(&["delete", "--force", user.id()]).ok();
     assert_eq!(user.left_behind(), Vec::<String>::new());

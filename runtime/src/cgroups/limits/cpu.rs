@@ -5,7 +5,7 @@ use oci_spec::runtime::LinuxCpu;
 use super::{Present, Setting, or_max, setting};
 use crate::error::Error;
 
-pub(super) fn v1(cpu: &LinuxCpu, settings: &mut Vec<Setting>) {
+pub(super) fn v1(cpu: &LinuxCpu, settings: &mut Vec<Setting>) -> Result<(), Error> {
     let mut push = |field: &str, file: &str, value: Option<String>| {
         settings.extend(value.map(|value| setting("cpu", format!("cpu.{field}"), file, value)));
     };
@@ -21,16 +21,21 @@ pub(super) fn v1(cpu: &LinuxCpu, settings: &mut Vec<Setting>) {
         // Since Linux 5.14; before, there is nothing to burst into.
         settings.push(Setting { optional: true, ..setting("cpu", "cpu.burst", "cpu.cfs_burst_us", burst) });
     }
-    sets(cpu, settings);
+    sets(cpu, settings)
 }
 
 /// Which processors and memory nodes: the same files in both versions.
-pub(super) fn sets(cpu: &LinuxCpu, settings: &mut Vec<Setting>) {
+pub(super) fn sets(cpu: &LinuxCpu, settings: &mut Vec<Setting>) -> Result<(), Error> {
     for (name, list) in [("cpus", cpu.cpus()), ("mems", cpu.mems())] {
         if let Some(list) = list.as_ref().filter(|list| !list.is_empty()) {
+            // Version 2 takes what begins with it as an empty list, which is no limit.
+            if list.contains('\0') {
+                return Err(Error::invalid(format!("linux.resources.cpu.{name}"), "it has a NUL byte"));
+            }
             settings.push(setting("cpuset", format!("cpu.{name}"), format!("cpuset.{name}"), list));
         }
     }
+    Ok(())
 }
 
 pub(super) fn v2(cpu: &LinuxCpu, present: Present<'_>, settings: &mut Vec<Setting>) -> Result<(), Error> {

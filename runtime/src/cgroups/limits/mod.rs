@@ -61,7 +61,7 @@ pub(super) fn v1(resources: &LinuxResources) -> Result<Vec<Setting>, Error> {
         memory::v1(memory, &mut settings)?;
     }
     if let Some(cpu) = resources.cpu() {
-        cpu::v1(cpu, &mut settings);
+        cpu::v1(cpu, &mut settings)?;
     }
     if let Some(io) = resources.block_io() {
         block_io::v1(io, &mut settings)?;
@@ -96,7 +96,7 @@ pub(super) fn v2(
         if ours("cpu") {
             cpu::v2(cpu, present, &mut settings)?;
         }
-        cpu::sets(cpu, &mut settings);
+        cpu::sets(cpu, &mut settings)?;
     }
     if let Some(io) = resources.block_io().as_ref().filter(|_| ours("blkio")) {
         block_io::v2(io, present, &mut settings)?;
