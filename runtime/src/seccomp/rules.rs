@@ -5,7 +5,7 @@
 //! the same call, and the first of several such; conditions for one call that overlap are tried in libseccomp's
 //! order ([`conditions::order`]), not in that of the profile.
 
-use fnv::FnvHashMap;
+use fnv::{FnvBuildHasher, FnvHashMap};
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction};
 
 use super::arch::{Architecture, NATIVE, X32_BIT};
@@ -78,7 +78,10 @@ struct Profile<'a> {
     rules: Vec<Rule>,
     /// By name. Names that collide cost whoever chose them no more than as many other rules would, so the hash needs
     /// no secret.
-    named: FnvHashMap<&'a str, Vec<usize>>,
+    named: FnvHashMap<&'a str, usize>,
+    /// For each time that a rule names a call, the rule and the time before in this list: one list in place of one for
+    /// each name, which would be as many allocations.
+    mentions: Vec<(usize, Option<usize>)>,
     default: Verdict,
     hides_new_calls: bool,
 }
@@ -100,20 +103,29 @@ pub(super) fn tables(profile: &LinuxSeccomp) -> Result<Vec<Table>, Error> {
 
 impl Profile<'_> {
     fn new(profile: &LinuxSeccomp) -> Result<Profile<'_>, Error> {
+        let names = profile.syscalls().iter().flatten().map(|syscall| syscall.names().len()).sum();
         let mut understood = Profile {
             rules: Vec::new(),
-            named: FnvHashMap::default(),
+            named: FnvHashMap::with_capacity_and_hasher(names, FnvBuildHasher::default()),
+            mentions: Vec::with_capacity(names),
             default: verdict(profile.default_action(), profile.default_errno_ret())?,
             hides_new_calls: hides_new_calls(profile),
         };
         for syscall in profile.syscalls().iter().flatten() {
             for name in syscall.names() {
-                understood.named.entry(name).or_default().push(understood.rules.len());
+                let before = understood.named.insert(name, understood.mentions.len());
+                understood.mentions.push((understood.rules.len(), before));
             }
             let verdict = verdict(syscall.action(), syscall.errno_ret())?;
             understood.rules.push(Rule { verdict, alternatives: conditions::alternatives(syscall)? });
         }
         Ok(understood)
+    }
+
+    /// The rules that name a call, the last first.
+    fn rules_of(&self, name: &str) -> impl Iterator<Item = usize> {
+        let mentions = std::iter::successors(self.named.get(name), |at| self.mentions[**at].1.as_ref());
+        mentions.map(|at| self.mentions[*at].0)
     }
 
     fn table(&self, architecture: Architecture, has_x32: bool) -> Result<Table, Error> {
@@ -189,12 +201,11 @@ impl Profile<'_> {
         let mut matches: Vec<Match> = Vec::with_capacity(self.named.len() + self.rules.len());
         let multiplexed = architecture.multiplexed();
         architecture.each(&mut |name, number| {
-            let rules = self.named.get(name).into_iter().flatten();
-            matches.extend(rules.map(|rule| Match { number, rule: *rule, name, first: None }));
+            matches.extend(self.rules_of(name).map(|rule| Match { number, rule, name, first: None }));
         });
         for (name, number, first) in multiplexed {
-            let rules = self.named.get(name).into_iter().flatten();
-            matches.extend(rules.map(|rule| Match { number: *number, rule: *rule, name, first: Some(*first) }));
+            let rules = self.rules_of(name);
+            matches.extend(rules.map(|rule| Match { number: *number, rule, name, first: Some(*first) }));
         }
         matches.sort_unstable_by_key(|found| (found.number, found.rule, found.first));
         let is_multiplexed = |found: &Match| multiplexed.iter().any(|(name, ..)| *name == found.name);
