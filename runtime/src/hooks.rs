@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
 use oci_spec::runtime::Hook;
@@ -36,8 +37,8 @@ pub(crate) fn check(kind: &str, hooks: Option<&Vec<Hook>>) -> Result<(), Error> 
     Ok(())
 }
 
-/// Runs hooks in their order; the first that fails ends it. A hook without an environment of its own has the caller's,
-/// or `env`, as in runc.
+/// Runs hooks in their order; the first that fails ends it. A hook without an environment of its own has `env`, or
+/// where there is none, as on the host, the caller's.
 pub(crate) fn run(
     kind: &str,
     hooks: Option<&Vec<Hook>>,
@@ -74,8 +75,8 @@ fn run_one(hook: &Hook, state: &State, env: Option<&[CString]>) -> Result<(), St
         command.arg0(name).args(args);
     }
     let own: Option<Vec<&[u8]>> = hook.env().as_ref().map(|list| list.iter().map(String::as_bytes).collect());
-    let env = own.or_else(|| env.map(|list| list.iter().map(CString::as_bytes).collect()));
-    if let Some(env) = env {
+    let given = env.map(|list| list.iter().map(CString::as_bytes).collect());
+    if let Some(env) = own.filter(|own| !own.is_empty() || given.is_none()).or(given) {
         command.env_clear();
         for variable in env {
             let mut halves = variable.splitn(2, |byte| *byte == b'=').map(OsStr::from_bytes);
@@ -99,10 +100,13 @@ fn run_one(hook: &Hook, state: &State, env: Option<&[CString]>) -> Result<(), St
             return Err(format!("not done within {seconds} s{}", output(&mut said)));
         }
     }
-    match child.wait().map_err(|error| error.to_string())? {
+    let ended = match child.wait().map_err(|error| error.to_string())? {
         status if status.success() => Ok(()),
         status => Err(format!("{status}{}", output(&mut said))),
-    }
+    };
+    // What the hook left running must not fill the host's memory with what it says from now on.
+    let _ = said.set_len(0).map(|()| fcntl(&said, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW)));
+    ended
 }
 
 /// The end of what a hook has said, as part of an error.
@@ -112,8 +116,10 @@ fn output(said: &mut File) -> String {
     let read = said
         .seek(SeekFrom::Start(length.saturating_sub(MOST_OF_OUTPUT)))
         .and_then(|_| said.take(MOST_OF_OUTPUT).read_to_end(&mut end));
+    // It may be a program of the image that speaks, and an administrator's terminal that it comes to.
+    let plain = |letter: char| if letter.is_control() && letter != '\n' && letter != '\t' { '?' } else { letter };
     match String::from_utf8_lossy(&end).trim() {
-        text if read.is_ok() && !text.is_empty() => format!(": {text}"),
+        text if read.is_ok() && !text.is_empty() => format!(": {}", text.chars().map(plain).collect::<String>()),
         _ => String::new(),
     }
 }
@@ -125,7 +131,7 @@ fn file_in_memory(state: &[u8]) -> std::io::Result<File> {
     // The flag says that it is no program. Kernels before 6.3 do not know it, and a kernel may insist on it.
     let no_program = MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
     let made = match make(no_program) {
-        Err(Errno::EINVAL) => make(MFdFlags::empty()),
+        Err(Errno::EINVAL) => make(MFdFlags::MFD_ALLOW_SEALING),
         made => made,
     };
     let mut file = File::from(made?);

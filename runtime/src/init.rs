@@ -193,9 +193,9 @@ fn run_early_hooks(plan: &InitPlan, root: &Root) -> Result<(), Failure> {
     }
     plan.caller.report(&Report::MountsReady, None)?;
     plan.caller.wait_for(Go::HooksDone)?;
-    // As in runc, these begin in the container's root, which is not `/` yet.
+    // As in runc, these begin in the container's root, which is not `/` yet, and the host's environment is not for them.
     nix::unistd::fchdir(root).at("chdir to", "rootfs")?;
-    hooks::run("createContainer", plan.hooks.create_container().as_ref(), &hooks::inside(&plan.state), None)
+    hooks::run("createContainer", plan.hooks.create_container().as_ref(), &hooks::inside(&plan.state), Some(&[]))
 }
 
 /// Reports, waits at the gate, and becomes the program.

@@ -26,7 +26,16 @@ fn members(record: &Record) -> Vec<Listed> {
     let all = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let mut all: Vec<Listed> = all.filter_map(|pid| Some((pid, ProcessStat::read(pid)?))).collect();
     all.sort_unstable_by_key(|(pid, _)| *pid);
-    if record.own_pid_namespace { neighbours(record.pid, all) } else { family(record.pid, &all) }
+    // Once the first has ended its number may be anybody's, and so would all that is found by it.
+    let is_first = |stat: &ProcessStat| stat.start_time == record.start_time;
+    if !all.iter().any(|(pid, stat)| *pid == record.pid && is_first(stat)) {
+        return Vec::new();
+    }
+    if !record.own_pid_namespace {
+        return family(record.pid, &all);
+    }
+    let found = neighbours(record.pid, all);
+    if ProcessStat::read(record.pid).is_some_and(|stat| is_first(&stat)) { found } else { Vec::new() }
 }
 
 fn neighbours(first: i32, mut all: Vec<Listed>) -> Vec<Listed> {
@@ -52,23 +61,27 @@ fn family(first: i32, all: &[Listed]) -> Vec<Listed> {
 /// Sends a signal to all of them, and says to how many. Those that have ended are passed over, and one that the caller
 /// may not send to does not keep it from the rest.
 pub(crate) fn signal(record: &Record, signal: i32) -> nix::Result<usize> {
-    let kills = signal == libc::SIGKILL;
-    if kills && !record.own_pid_namespace {
-        // A child whose parent has died is found no more. Of those that are stopped nobody dies, and nobody forks.
-        let _ = send_to_all(record, libc::SIGSTOP, ROUNDS);
+    if signal != libc::SIGKILL || record.own_pid_namespace {
+        // With the first process of its namespace the kernel kills the others.
+        return send_to_all(record, signal, 1);
     }
-    send_to_all(record, signal, if kills { ROUNDS } else { 1 })
+    // A child whose parent has died is found no more. Of those that are stopped nobody dies, and nobody forks.
+    let _ = send_to_all(record, libc::SIGSTOP, ROUNDS);
+    send_to_all(record, signal, ROUNDS)
 }
 
 fn send_to_all(record: &Record, signal: i32, rounds: usize) -> nix::Result<usize> {
     let (mut reached, mut failed, mut known) = (0, None, BTreeSet::new());
+    let own_number = std::process::id() as i32;
     for _ in 0..rounds {
         let mut new = members(record);
         new.retain(|(pid, stat)| known.insert((*pid, stat.start_time)));
         if new.is_empty() {
             break;
         }
-        for (pid, stat) in new {
+        // A caller that is one of them comes last, and must not stop itself before that.
+        let (own, others): (Vec<Listed>, Vec<Listed>) = new.into_iter().partition(|(pid, _)| *pid == own_number);
+        for (pid, stat) in others.into_iter().chain(own.into_iter().filter(|_| signal != libc::SIGSTOP)) {
             // Looks at the start again, with the process in hand.
             let Some(process) = open_process(pid, stat.start_time) else { continue };
             match sys::pidfd_send_signal(&process, signal) {

@@ -1,5 +1,6 @@
-//! Paths inside a container's root, which the container's image controls: every step is resolved by the
-//! kernel inside that root (openat2(2), `RESOLVE_IN_ROOT`), and what is found is used by descriptor.
+//! Paths inside a container's root, which the container's image controls: they are resolved by the kernel inside that
+//! root (openat2(2), `RESOLVE_IN_ROOT`), or where something has to be made by single names from folder to folder, and
+//! what is found is used by descriptor.
 //! The class of CVE-2021-30465, CVE-2024-45310, CVE-2023-27561 and CVE-2026-41579.
 
 use std::ffi::{CString, OsStr, OsString};

@@ -31,13 +31,13 @@ impl Terminal {
             cfmakeraw(&mut raw);
             tcsetattr(&stdin, SetArg::TCSANOW, &raw)?;
         }
+        let terminal = Terminal { master, before };
         // What passes the container's terminal comes to ours next, which adds what it wants to the ends of lines;
         // where our output is no terminal, it is to be as the program wrote it. As runc.
-        let mut settings = tcgetattr(&master)?;
+        let mut settings = tcgetattr(&terminal.master)?;
         settings.output_flags.remove(OutputFlags::ONLCR);
-        tcsetattr(&master, SetArg::TCSANOW, &settings)?;
-        fcntl(&master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
-        let terminal = Terminal { master, before };
+        tcsetattr(&terminal.master, SetArg::TCSANOW, &settings)?;
+        fcntl(&terminal.master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
         terminal.resize();
         Ok(terminal)
     }

@@ -72,7 +72,7 @@ impl Program {
             Err(_) => return Ok(None),
             Ok(stat) => stat,
         };
-        if is_program(&stat) && may_execute(path, &stat) {
+        if is_program(&stat) && may_execute(path) {
             return Ok(Some(path.to_owned()));
         }
         Err(self.failure(path, Errno::EACCES))
@@ -85,7 +85,7 @@ impl Program {
                 Err(errno) if is_missing(errno) || errno == Errno::EACCES => (),
                 Err(_) => return Ok(None),
                 Ok(stat) if !is_program(&stat) => (),
-                Ok(stat) if may_execute(&path, &stat) => return Ok(Some(path)),
+                Ok(_) if may_execute(&path) => return Ok(Some(path)),
                 Ok(_) => denied = denied.or(Some(path)),
             }
         }
@@ -159,8 +159,7 @@ fn is_program(stat: &FileStat) -> bool {
     SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFREG && stat.st_mode & 0o111 != 0
 }
 
-/// Whether the caller may. What everybody may is not asked: what keeps one from it then is rare, and told by execve.
-fn may_execute(path: &Path, stat: &FileStat) -> bool {
-    stat.st_mode & 0o111 == 0o111
-        || faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS) != Err(Errno::EACCES)
+/// Whether the caller may, which mounts and access control lists have a say in.
+fn may_execute(path: &Path) -> bool {
+    faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS) != Err(Errno::EACCES)
 }

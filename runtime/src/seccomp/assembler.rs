@@ -11,8 +11,8 @@ pub(super) const JUMP_EQUAL: u16 = 0x15;
 pub(super) const JUMP_GREATER: u16 = 0x25;
 pub(super) const JUMP_GREATER_EQUAL: u16 = 0x35;
 
-/// How many instructions a conditional jump can pass over, less the two that may be put between it and its targets.
-const REACH: usize = u8::MAX as usize - 2;
+/// How many instructions a conditional jump can pass over, less the one that may be put between it and its targets.
+const REACH: usize = u8::MAX as usize - 1;
 
 /// An instruction that is there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

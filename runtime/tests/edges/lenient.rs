@@ -130,18 +130,27 @@ fn hooks_have_runcs_surroundings() {
         .set("/hooks", json!({"startContainer": hook("test $ONE = two && test -n \"$HOME\"")}));
     container.run().ok();
 
-    let container = Container::new("true").set("/hooks", json!({"createContainer": hook("touch ./made-by-hook")}));
-    container.run().ok();
-    assert!(container.rootfs().join("made-by-hook").exists());
+    // The caller's environment is for hooks on the host alone.
+    let shows = hook("env >./made-by-hook");
+    let container = Container::new("true").set("/hooks", json!({"createContainer": shows, "createRuntime": shows}));
+    container.write_config();
+    let bundle = container.folder.path().to_str().expect("path").to_owned();
+    let mut command = container.command(&["run", "--bundle", &bundle, &container.id]);
+    let ran = command.current_dir(&bundle).env("OF_THE_CALLER", "1").output().expect("run");
+    assert!(ran.status.success(), "{ran:?}");
+    let seen = |path: std::path::PathBuf| std::fs::read_to_string(path).expect("what the hook made");
+    assert!(!seen(container.rootfs().join("made-by-hook")).contains("OF_THE_CALLER"));
+    assert!(seen(container.folder.path().join("made-by-hook")).contains("OF_THE_CALLER=1"));
 
     for kind in ["createRuntime", "createContainer", "startContainer"] {
-        let script = "echo on standard output; echo on the other >&2; exit 3";
+        let script = "echo on standard output; printf 'on the other\\033[2J' >&2; exit 3";
         let container = Container::new("true").set("/hooks", json!({kind: hook(script)}));
         let ran = container.run();
         assert_eq!(ran.stdout, "", "{kind}");
         for word in [kind, "#0", "exit status: 3", "on standard output", "on the other"] {
             assert!(ran.stderr.contains(word), "{kind}: {ran:?}");
         }
+        assert!(!ran.stderr.contains('\x1b'), "{kind}: {ran:?}");
     }
 }
 
