@@ -116,7 +116,7 @@ pub(super) fn without_cgroups(controller: &str, field: &str) -> Error {
     )
 }
 
-/// The group of the caller in the hierarchy of a group that cannot be made.
+/// The group of the caller in the hierarchy of another group.
 pub(super) fn own(group: &Group) -> Group {
     let groups = procfs::read_text("/proc/self/cgroup").unwrap_or_default();
     let own = place::own_group(&groups, &group.controllers).and_then(|own| own.strip_prefix("/").ok());

@@ -26,6 +26,7 @@ use super::detect::Layout;
 use super::files::read_file;
 use super::{Cgroups, Group, Version, rootless};
 use crate::error::{Context, Error, Failure};
+use crate::identity::ProcessStat;
 use bus::Connection;
 use properties::Property;
 use wire::Value;
@@ -188,7 +189,9 @@ impl Unit {
             return Ok(());
         }
         let pid = std::process::id();
-        let name = format!("orlop-runtime-{pid}.scope");
+        // Of a caller of the same number what it left running may still be in its scope.
+        let start_time = ProcessStat::read(pid as i32).map_or(0, |stat| stat.start_time);
+        let name = format!("orlop-runtime-{pid}-{start_time}.scope");
         let pids = ("PIDs".to_owned(), Value::Array("u".to_owned(), vec![Value::U32(pid)]));
         let collect = ("CollectMode".to_owned(), Value::str("inactive-or-failed"));
         let mut connection = Connection::open(self.manager)?;
