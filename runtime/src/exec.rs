@@ -56,7 +56,7 @@ impl Runtime {
         if status == Status::Paused && !opts.ignore_paused {
             return Err(Error::WrongStatus { verb: "exec in", id: id.to_owned(), status });
         }
-        let config = store::read_config(&self.folder(id))?;
+        let config = store::read_config(&self.folder(id), &record)?;
         let init = open_process(record.pid, record.start_time).ok_or_else(|| Error::NotRunning(id.to_owned()))?;
         let (console, pid_file, pidfd_socket) =
             (opts.console_socket.clone(), opts.pid_file.clone(), opts.pidfd_socket.clone());

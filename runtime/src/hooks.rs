@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -90,23 +90,28 @@ fn run_one(hook: &Hook, state: &State, env: Option<&[CString]>) -> Result<(), St
     let copy = || said.try_clone().map_err(|error| format!("copy a descriptor: {error}"));
     command.stdout(copy()?).stderr(copy()?);
     let input = file_in_memory(&state).map_err(|error| format!("make its input: {error}"))?;
-    let mut child = command.stdin(input).spawn().map_err(|error| error.to_string())?;
-    if let Some(seconds) = hook.timeout() {
+    let child = command.stdin(input).spawn().map_err(|error| error.to_string())?;
+    let ended = wait(child, hook.timeout()).map_err(|why| format!("{why}{}", output(&mut said)));
+    // What the hook left running must not fill the host's memory with what it says from now on.
+    let _ = said.set_len(0).map(|()| fcntl(&said, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW)));
+    ended
+}
+
+/// Waits for a hook's end, and kills one that takes longer than its timeout, in seconds.
+fn wait(mut child: Child, timeout: Option<i64>) -> Result<(), String> {
+    if let Some(seconds) = timeout {
         let pidfd = sys::pidfd_open(Pid::from_raw(child.id() as i32)).map_err(|errno| errno.to_string())?;
         let milliseconds = u32::try_from(seconds.saturating_mul(1000)).unwrap_or(u32::MAX);
         if !wait_readable(&pidfd, milliseconds).map_err(|errno| errno.to_string())? {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(format!("not done within {seconds} s{}", output(&mut said)));
+            return Err(format!("not done within {seconds} s"));
         }
     }
-    let ended = match child.wait().map_err(|error| error.to_string())? {
+    match child.wait().map_err(|error| error.to_string())? {
         status if status.success() => Ok(()),
-        status => Err(format!("{status}{}", output(&mut said))),
-    };
-    // What the hook left running must not fill the host's memory with what it says from now on.
-    let _ = said.set_len(0).map(|()| fcntl(&said, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW)));
-    ended
+        status => Err(status.to_string()),
+    }
 }
 
 /// The end of what a hook has said, as part of an error.

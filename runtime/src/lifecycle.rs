@@ -214,8 +214,8 @@ impl Runtime {
 
     /// The configuration that a container was created with. Unknown capabilities are left out, with a warning.
     pub fn config(&self, id: &str) -> Result<Spec, Error> {
-        self.record(id)?;
-        let (config, unknown) = store::read_config_and_unknown(&self.folder(id))?;
+        let record = self.record(id)?;
+        let (config, unknown) = store::read_config_and_unknown(&self.folder(id), &record)?;
         self.warn_of_capabilities(&unknown);
         Ok(config)
     }

@@ -309,16 +309,16 @@ impl Edition {
     }
 }
 
-/// Reads the configuration that a container was created with.
-pub(crate) fn read_config(folder: &Path) -> Result<Spec, Error> {
-    Ok(read_config_and_unknown(folder)?.0)
+/// Reads the configuration that the container of a record was created with, from its folder.
+pub(crate) fn read_config(folder: &Path, record: &Record) -> Result<Spec, Error> {
+    Ok(read_config_and_unknown(folder, record)?.0)
 }
 
 /// Likewise, with the names of unknown capabilities in it.
-pub(crate) fn read_config_and_unknown(folder: &Path) -> Result<(Spec, Vec<String>), Error> {
+pub(crate) fn read_config_and_unknown(folder: &Path, record: &Record) -> Result<(Spec, Vec<String>), Error> {
     let path = folder.join(CONFIG);
     let (mut spec, unknown) = config::parse_spec(&std::fs::read(&path).at("read", path.display())?, &path)?;
-    config::resolve_destinations(&mut spec, Path::new("/"));
+    config::resolve_destinations(&mut spec, &record.rootfs);
     Ok((spec, unknown))
 }
 

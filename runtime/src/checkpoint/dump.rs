@@ -32,7 +32,7 @@ impl Runtime {
                 Status::Running | Status::Paused => (),
                 status => return Err(Error::WrongStatus { verb: "checkpoint", id: id.to_owned(), status }),
             }
-            let spec = store::read_config(&self.folder(id))?;
+            let spec = store::read_config(&self.folder(id), &record)?;
             shared::check(&spec)?;
             dump(&record, &spec, opts)?;
             record
