@@ -6,10 +6,12 @@
 mod common;
 
 use std::fs::File;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use common::{Container, Ran, can_run, wait_until};
+use serde_json::json;
 
 /// The program, where it works here.
 fn criu() -> Option<String> {
@@ -56,7 +58,13 @@ impl Subject {
         let mut command = self.command(verb, flags);
         command.stdout(File::create(self.here("after")).unwrap()).stderr(File::create(&errors).unwrap());
         let code = command.status().unwrap().code();
-        Ran { code, stdout: String::new(), stderr: std::fs::read_to_string(errors).unwrap() }
+        let mut stderr = std::fs::read_to_string(errors).unwrap();
+        if code != Some(0) {
+            // What the error says is taken from there; this is for whoever finds that a test has failed.
+            let log = if verb == "restore" { "restore.log" } else { "dump.log" };
+            stderr += &std::fs::read_to_string(self.here("images").join(log)).unwrap_or_default();
+        }
+        Ran { code, stdout: String::new(), stderr }
     }
 
     fn restore(&self) {
@@ -169,6 +177,28 @@ fn what_cannot_be_checkpointed_or_restored() {
     let error = subject.call("restore", &["-d"]).error();
     assert!(error.contains("restore.log"), "{error}");
     assert_eq!(container.left_behind(), Vec::<String>::new());
+}
+
+/// As that of an image with systemd-resolved, where nothing but the link is there.
+#[test]
+fn a_mount_behind_a_link_that_leads_to_what_is_missing() {
+    let Some(mut subject) = Subject::new(COUNTER) else { return };
+    let source = subject.here("resolv.conf");
+    std::fs::write(&source, "nameserver 192.0.2.1\n").unwrap();
+    let mount = json!({"destination": "/etc/resolv.conf", "source": source, "options": ["bind", "ro"]});
+    subject.container = subject.container.add_mount(mount);
+    let container = &subject.container;
+    let rootfs = container.rootfs();
+    std::fs::create_dir_all(rootfs.join("etc")).unwrap();
+    symlink("../run/resolve/stub-resolv.conf", rootfs.join("etc/resolv.conf")).unwrap();
+    container.run_detached().ok();
+    subject.counts_on();
+    subject.call("checkpoint", &[]).ok();
+    // A new root filesystem has not what the first create made for the mount.
+    std::fs::remove_dir_all(rootfs.join("run/resolve")).unwrap();
+    subject.restore();
+    subject.counts_on();
+    assert_eq!(container.exec("cat /etc/resolv.conf").ok(), "nameserver 192.0.2.1\n");
 }
 
 /// Whatever restore had made when it was killed, delete removes it.

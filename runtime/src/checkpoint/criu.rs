@@ -14,7 +14,7 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{AccessFlags, Pid, access};
 
 use super::CriuOptions;
 use super::wire::{Fields, Message};
@@ -195,6 +195,12 @@ fn candidates(program: &Path) -> Result<Vec<CString>, Failure> {
     }
     let search = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
     std::env::split_paths(&search).map(|folder| name(folder.join(program))).collect()
+}
+
+/// Whether CRIU would find a program that it runs.
+pub(super) fn finds(program: &str) -> bool {
+    let is_there = |path: &CString| access(path.as_c_str(), AccessFlags::X_OK).is_ok();
+    candidates(Path::new(program)).is_ok_and(|all| all.iter().any(is_there))
 }
 
 /// Runs in the clone; returns only when it did not become CRIU, and has told why.

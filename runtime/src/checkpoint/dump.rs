@@ -9,7 +9,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use oci_spec::runtime::Spec;
 
-use super::criu::{Criu, Request, Surroundings};
+use super::criu::{self, Criu, Request, Surroundings};
 use super::shared::{self, DESCRIPTORS, NULL, Outside, field};
 use super::wire::Message;
 use super::{CheckpointOptions, CriuOptions};
@@ -84,6 +84,10 @@ fn say_what(message: &mut Message, record: &Record, spec: &Spec, opts: &Checkpoi
     message.flag(field::LEAVE_RUNNING, opts.leave_running);
     message.flag(field::TCP_SKIP_IN_FLIGHT, opts.tcp_skip_in_flight);
     message.flag(field::LINK_REMAP, opts.link_remap);
+    // Connections are held by iptables, if nobody says otherwise, which not every host has any more.
+    if !criu::finds("iptables-restore") {
+        message.number(field::NETWORK_LOCK, shared::NFTABLES);
+    }
     if let Some(freezer) = record.cgroups.freezer_folder() {
         message.bytes(field::FREEZE_CGROUP, shared::bytes(freezer));
     }

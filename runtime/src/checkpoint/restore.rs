@@ -3,9 +3,8 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
@@ -93,8 +92,9 @@ impl Runtime {
             resctrl.open_doors(&mut entrance)?;
         }
 
+        // Before the mounts are looked for: one may be behind a link that leads to what is missing.
+        make_mount_points(spec, &checked.bundle, &checked.rootfs)?;
         let outside = shared::outside(spec, &record.cgroups, &checked.bundle, &checked.rootfs)?;
-        make_mount_points(spec, &checked.rootfs, &outside)?;
         let point = folder.path().join("criu-root");
         std::fs::DirBuilder::new().mode(0o700).create(&point).at("make", point.display())?;
         let point = std::fs::canonicalize(&point).at("resolve", point.display())?;
@@ -216,20 +216,19 @@ fn name_cgroups(message: &mut Message, pid: Pid) -> Result<(), Failure> {
 
 /// Makes what mounts need that a root filesystem, which may be a new one, does not have. What is in a tmpfs comes
 /// back with that.
-fn make_mount_points(spec: &Spec, rootfs: &Path, outside: &[Outside]) -> Result<(), Failure> {
+fn make_mount_points(spec: &Spec, bundle: &Path, rootfs: &Path) -> Result<(), Failure> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root = Root::new(open(rootfs, flags, Mode::empty()).at("open rootfs", rootfs.display())?);
-    let kept: Vec<&PathBuf> = spec.mounts().iter().flatten().map(oci_spec::runtime::Mount::destination).collect();
-    for point in &kept {
-        if kept.iter().any(|other| other != point && point.starts_with(other)) {
+    let mounts = || spec.mounts().iter().flatten();
+    for mount in mounts() {
+        let point = mount.destination();
+        let is_inside = mounts().any(|other| other.destination() != point && point.starts_with(other.destination()));
+        if is_inside || root.open(point, OFlag::O_PATH).is_ok() {
             continue;
         }
-        let is_file = outside.iter().any(|mount| mount.point == **point && mount.source.is_file());
+        let is_file = shared::bound(mount, bundle).is_some_and(|source| source.exists() && !source.is_dir());
         let made = if is_file { root.make_file(point) } else { root.make_dir_all(point) };
-        match made {
-            Ok(_) | Err(Errno::EEXIST) => (),
-            Err(errno) => return Err(Failure::new("make mount point", point.display(), errno)),
-        }
+        made.at("make mount point", point.display())?;
     }
     Ok(())
 }

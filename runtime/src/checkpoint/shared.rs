@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 
 use super::criu::{IMAGES, WORK};
 use super::wire::Message;
@@ -55,7 +55,11 @@ pub(super) mod field {
     pub(crate) const CONFIG_FILE: u64 = 51;
     pub(crate) const LSM_PROFILE: u64 = 53;
     pub(crate) const LSM_MOUNT_CONTEXT: u64 = 63;
+    pub(crate) const NETWORK_LOCK: u64 = 64;
 }
+
+/// A value of `NETWORK_LOCK`.
+pub(super) const NFTABLES: u64 = 2;
 
 /// What masks files.
 pub(super) const NULL: &str = "/dev/null";
@@ -147,14 +151,9 @@ pub(super) fn outside(spec: &Spec, cgroups: &Cgroups, bundle: &Path, rootfs: &Pa
     let mut add = |point: PathBuf, source: PathBuf| all.push(Outside { point, source });
     for mount in spec.mounts().iter().flatten() {
         let point = real(mount.destination());
-        let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default());
-        let kind = mount.typ().as_deref();
-        if options.remount {
-            continue;
-        }
-        if options.bind.is_some() || kind == Some("bind") {
-            add(point, bundle.join(mount.source().clone().unwrap_or_default()));
-        } else if matches!(kind, Some("cgroup" | "cgroup2")) {
+        if let Some(source) = bound(mount, bundle) {
+            add(point, source);
+        } else if matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")) {
             for group in &cgroups.0 {
                 match (cgroups.0.len(), group.version, group.mount.file_name()) {
                     (1, Version::V2, _) => add(point.clone(), group.folder.clone()),
@@ -169,6 +168,13 @@ pub(super) fn outside(spec: &Spec, cgroups: &Cgroups, bundle: &Path, rootfs: &Pa
         add(path.clone(), path);
     }
     Ok(all)
+}
+
+/// What a mount binds, if it is a bind mount.
+pub(super) fn bound(mount: &Mount, bundle: &Path) -> Option<PathBuf> {
+    let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default());
+    let is_bind = options.bind.is_some() || mount.typ().as_deref() == Some("bind");
+    (is_bind && !options.remount).then(|| bundle.join(mount.source().clone().unwrap_or_default()))
 }
 
 /// The bytes of a path.
