@@ -26,7 +26,7 @@ use crate::seccomp::Listener;
 use crate::status::Status;
 use crate::store::{self, Edition, Record};
 use crate::sys::{self, ns};
-use crate::{Runtime, inherited, lifecycle, user_namespace, validate};
+use crate::{Runtime, inherited, lifecycle, terminal, user_namespace, validate};
 
 struct ExecPlan {
     process: ProcessPlan,
@@ -42,6 +42,7 @@ struct ExecPlan {
     enters_user: bool,
     cpus: ExecCpus,
     caller: ProcessEnd,
+    raw_output: bool,
 }
 
 impl Runtime {
@@ -62,11 +63,11 @@ impl Runtime {
             (opts.console_socket.clone(), opts.pid_file.clone(), opts.pidfd_socket.clone());
         // Frozen like the container, it says nothing until somebody resumes that.
         let silence = (!opts.ignore_paused).then_some(Duration::ZERO);
+        let (caller, process) = handshake::pair()?;
+        let mut plan = self.plan_exec(&record, &config, opts, init, process)?;
         if let Some(unit) = &record.unit {
             unit.admit_caller(&record.cgroups)?;
         }
-        let (caller, process) = handshake::pair()?;
-        let mut plan = self.plan_exec(&record, &config, opts, init, process)?;
         let (pid, pidfd) = clone(&record, &mut plan)?;
         let mut child = Child::new(pid, pidfd);
         drop(plan);
@@ -137,6 +138,7 @@ impl Runtime {
             enters_user: namespaces & ns::USER != 0,
             cpus: schedule::exec_cpus(opts.process.exec_cpu_affinity().as_ref())?,
             caller,
+            raw_output: opts.raw_output,
         })
     }
 }
@@ -318,5 +320,9 @@ fn open_terminal(plan: &mut ExecPlan) -> Result<Option<OwnedFd>, Failure> {
     }
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root = nix::fcntl::open(Path::new("/"), flags, Mode::empty()).at("open", "/")?;
-    plan.process.open_terminal(&Root::new(root), false)
+    let master = plan.process.open_terminal(&Root::new(root), false)?;
+    if let (true, Some(master)) = (plan.raw_output, &master) {
+        terminal::pass_output_raw(master).at("set", "terminal")?;
+    }
+    Ok(master)
 }

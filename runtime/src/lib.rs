@@ -61,7 +61,7 @@ pub use self_protection::run_from_read_only_mount;
 pub use signal::{ParseSignalError, Signal};
 pub use status::{State, Status};
 pub use store::rfc3339;
-pub use terminal::copy_terminal_size;
+pub use terminal::{copy_terminal_size, pass_output_raw, terminal_size};
 pub use user_namespace::is_nested as in_user_namespace;
 pub use watch::{Happening, Watch};
 

@@ -148,6 +148,9 @@ pub struct ExecOptions {
     pub pidfd_socket: Option<PathBuf>,
     /// Go into a paused container too: the program runs, and the call comes back, when it is resumed.
     pub ignore_paused: bool,
+    /// The terminal passes on what the program writes as it is: without a carriage return at the end of each line
+    /// (`ONLCR` of termios(3)). For a caller whose own terminal will add it.
+    pub raw_output: bool,
 }
 
 impl ExecOptions {
@@ -164,6 +167,7 @@ impl ExecOptions {
             no_new_keyring: false,
             pidfd_socket: None,
             ignore_paused: false,
+            raw_output: false,
         }
     }
 }

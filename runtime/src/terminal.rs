@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{FsType, fstatfs};
+use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
 
 use crate::error::{Context, Failure};
 use crate::path::Root;
@@ -75,6 +76,19 @@ pub(crate) fn give_pipes_to(numbers: [std::os::fd::RawFd; 3], uid: u32) {
             let _ = sys::change_owner(number, uid);
         }
     }
+}
+
+/// Has a terminal pass ends of lines on as the program writes them. What passes a container's terminal comes to that of
+/// who looks at it next, which adds what it wants; where it comes to a file, it is to be as it was written. As runc.
+pub fn pass_output_raw(terminal: impl AsFd) -> nix::Result<()> {
+    let mut settings = tcgetattr(&terminal)?;
+    settings.output_flags.remove(OutputFlags::ONLCR);
+    tcsetattr(&terminal, SetArg::TCSANOW, &settings)
+}
+
+/// The size of a terminal in characters, columns and rows; of what is none, nothing.
+pub fn terminal_size(terminal: impl AsFd) -> Option<(u16, u16)> {
+    sys::terminal_size(terminal).ok()
 }
 
 /// Gives a terminal the size of another; what is no terminal has no size and changes nothing.

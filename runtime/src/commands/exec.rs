@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use oci_spec::runtime::BoxBuilder;
 use orlop_runtime::{ExecOptions, Process};
 
 use super::wait::{Terminal, wait_for};
@@ -71,7 +72,7 @@ pub(super) struct Exec {
 
 impl Exec {
     pub(super) fn run(self, cli: &Context) -> Result<ExitCode, Failure> {
-        let process = match &self.process {
+        let mut process = match &self.process {
             Some(path) => cli.runtime.read_process(path)?,
             None => self.process_from_flags(cli)?,
         };
@@ -79,7 +80,13 @@ impl Exec {
             return Err("a detached process with a terminal needs --console-socket".into());
         }
         check_console(self.console_socket.is_some(), self.detach)?;
+        let in_front = process.terminal() == Some(true) && self.console_socket.is_none();
+        if in_front && let Some((columns, rows)) = orlop_runtime::terminal_size(std::io::stdin()) {
+            // Before the program asks; later changes are passed on.
+            process.set_console_size(Some(BoxBuilder::default().width(columns).height(rows).build()?));
+        }
         let mut options = ExecOptions::new(process);
+        options.raw_output = in_front;
         options.console_socket = self.console_socket;
         options.pid_file = self.pid_file;
         let cgroups = Cgroups::parse(&self.cgroup)?;

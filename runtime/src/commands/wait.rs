@@ -9,7 +9,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
@@ -32,11 +32,7 @@ impl Terminal {
             tcsetattr(&stdin, SetArg::TCSANOW, &raw)?;
         }
         let terminal = Terminal { master, before };
-        // What passes the container's terminal comes to ours next, which adds what it wants to the ends of lines;
-        // where our output is no terminal, it is to be as the program wrote it. As runc.
-        let mut settings = tcgetattr(&terminal.master)?;
-        settings.output_flags.remove(OutputFlags::ONLCR);
-        tcsetattr(&terminal.master, SetArg::TCSANOW, &settings)?;
+        orlop_runtime::pass_output_raw(&terminal.master)?;
         fcntl(&terminal.master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
         terminal.resize();
         Ok(terminal)

@@ -3,9 +3,10 @@
 use std::io::{Read, Write};
 use std::process::Stdio;
 
+use nix::pty::{Winsize, openpty};
 use serde_json::json;
 
-use crate::common::{Container, can_run};
+use crate::common::{Container, Ran, can_run};
 
 /// The terminal takes no more input while its output waits to be read: both go on by turns.
 #[test]
@@ -57,5 +58,22 @@ fn output_that_nobody_takes_is_an_error() {
         let errors = String::from_utf8_lossy(&ended.stderr).into_owned();
         assert_eq!(ended.status.code(), Some(1), "{words:?}: {errors}");
         assert!(errors.contains("standard output: No space left"), "{words:?}: {errors}");
+    }
+}
+
+/// What the program finds when it begins is the terminal of who looks at it.
+#[test]
+fn a_terminal_has_its_size_and_its_ends_of_lines_before_the_program_begins() {
+    if !can_run() {
+        return;
+    }
+    let container = Container::new("sleep 1000");
+    container.run_detached().ok();
+    let pty = openpty(Some(&Winsize { ws_row: 33, ws_col: 77, ws_xpixel: 0, ws_ypixel: 0 }), None).expect("openpty");
+    for _ in 0..20 {
+        let mut exec = container.command(&["exec", "--tty", &container.id, "busybox", "stty", "size"]);
+        let output = exec.stdin(pty.slave.try_clone().expect("dup")).output().expect("exec");
+        // Not "\r\n": it goes into a pipe.
+        assert_eq!(Ran::from(output).ok(), "33 77\n");
     }
 }
