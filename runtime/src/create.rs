@@ -91,6 +91,7 @@ impl Runtime {
         record.resctrl = Resctrl::plan(linux, &opts.id)?;
         let pid_file = opts.pid_file.clone();
         let (console, pidfd_socket) = (opts.console_socket.clone(), opts.pidfd_socket.clone());
+        self.tell_step(|| format!("container {:?}, root filesystem {}", opts.id, checked.rootfs.display()));
         // From here on things are made: first the record of what will have to be removed.
         let (holder, lent) = if opts.systemd_cgroup {
             let unit = UnitPlan::new(spec, linux, &opts.id, layout)?;
@@ -113,6 +114,7 @@ impl Runtime {
             resctrl.make(wanted)?;
         }
 
+        self.tell_step(|| format!("in {}", record.cgroups));
         let (caller, process) = handshake::pair()?;
         let mut plan = plan(self, record, folder, opts, checked, linux, process)?;
         plan.cgroups.lent = lent;
@@ -128,6 +130,7 @@ impl Runtime {
             plan.process.give_pipes(linux.uid_mappings().as_deref().unwrap_or_default());
         }
         let (pid, pidfd) = clone(&mut plan)?;
+        self.tell_step(|| format!("process {pid} makes its namespaces and mounts"));
         let mut child = Child::new(pid, pidfd);
         drop(plan);
         // A limit of one process is one without the unit's holder.
@@ -154,6 +157,7 @@ impl Runtime {
             store::publish(&path, record.pid.to_string().as_bytes())?;
         }
         caller.tell(Go::Recorded)?;
+        self.tell_step(|| format!("process {pid} waits for start"));
         child
             .keep()
             .map(|pidfd| Created { pid, pidfd, terminal, own_pid_namespace: record.own_pid_namespace })

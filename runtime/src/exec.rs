@@ -69,6 +69,9 @@ impl Runtime {
             unit.admit_caller(&record.cgroups)?;
         }
         let (pid, pidfd) = clone(&record, &mut plan)?;
+        self.tell_step(|| {
+            format!("process {pid} enters {} and the namespaces of process {}", record.cgroups, record.pid)
+        });
         let mut child = Child::new(pid, pidfd);
         drop(plan);
         if let Some(path) = pidfd_socket {
@@ -76,6 +79,7 @@ impl Runtime {
         }
         let patience = Patience::new(child.pid.as_raw(), silence);
         let terminal = accompany(&mut child, patience, &caller, &record, &config, console.as_deref())?;
+        self.tell_step(|| "the program runs".to_owned());
         self.catch_up(id, &record, edition)?;
         if let Some(path) = pid_file {
             store::publish(&path, pid.to_string().as_bytes())?;

@@ -78,6 +78,7 @@ pub const OCI_VERSION: &str = "1.3.0";
 pub struct Runtime {
     root: PathBuf,
     warn: fn(&str),
+    step: Option<fn(&str)>,
     /// Where cgroups are mounted, found out when first needed.
     layout: OnceLock<Layout>,
 }
@@ -85,7 +86,7 @@ pub struct Runtime {
 impl Runtime {
     /// The runtime whose containers' state is in `root/<id>/`. The folder is made when first needed.
     pub fn new(root: impl Into<PathBuf>) -> Runtime {
-        Runtime { root: root.into(), warn: |_| (), layout: OnceLock::new() }
+        Runtime { root: root.into(), warn: |_| (), step: None, layout: OnceLock::new() }
     }
 
     /// Tell `warn` what the specification wants logged and not failed, such as a failing poststop hook.
@@ -95,9 +96,22 @@ impl Runtime {
         self
     }
 
+    /// Tell `step` what is being done, for whoever looks for where a call fails, hangs or takes its time.
+    #[must_use]
+    pub fn on_step(mut self, step: fn(&str)) -> Runtime {
+        self.step = Some(step);
+        self
+    }
+
     /// The folder that holds the state of all containers.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    fn tell_step(&self, what: impl FnOnce() -> String) {
+        if let Some(step) = self.step {
+            step(&what());
+        }
     }
 
     fn cgroup_layout(&self) -> Result<&Layout, Error> {

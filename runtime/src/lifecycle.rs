@@ -29,6 +29,7 @@ impl Runtime {
         }
         let hooks = store::read_hooks(folder.path())?;
         let start_container = hooks.as_ref().and_then(|all| all.start_container().as_ref());
+        self.tell_step(|| format!("process {} is to run its hooks and its program", record.pid));
         let mut patience = Patience::new(record.pid, hooks::time(start_container));
         Gate::open(folder.as_fd(), &mut patience).inspect_err(|_| {
             // One that was given up must not get as far as its program later.
@@ -38,6 +39,7 @@ impl Runtime {
         })?;
         // A hook may call the runtime about its container.
         drop(folder);
+        self.tell_step(|| "the program runs".to_owned());
         let Some(all) = hooks else { return Ok(()) };
         let ran = hooks::run("poststart", all.poststart().as_ref(), &state_of(&record, Status::Running), None);
         Ok(ran.inspect_err(|_| self.end(&record))?)
@@ -80,6 +82,10 @@ impl Runtime {
             return Err(Error::NotRunning(id.to_owned()));
         }
         let process = open_process(record.pid, record.start_time);
+        self.tell_step(|| match &process {
+            Some(_) => format!("signal {} goes to process {}", signal.number(), record.pid),
+            None => format!("process {} has ended", record.pid),
+        });
         let everybody = all || (signal == Signal::KILL && !record.own_pid_namespace);
         if everybody && record.cgroups.0.is_empty() {
             // Who has ended has left its number, perhaps to a stranger.
@@ -124,6 +130,7 @@ impl Runtime {
         }
         let hooks = store::read_hooks(folder.path()).ok().flatten();
         let ended = end_process(&record);
+        self.tell_step(|| format!("process {} has ended; removing {}", record.pid, record.cgroups));
         let released = folder.release_groups(&record);
         ended.and(released)?;
         Ok(self.remove(folder, &record, hooks.as_ref())?)
@@ -142,8 +149,10 @@ impl Runtime {
     pub(crate) fn remove(&self, folder: Folder, record: &Record, hooks: Option<&Hooks>) -> Result<(), Failure> {
         if let Some(poststop) = hooks.and_then(|all| all.poststop().as_ref()).filter(|list| !list.is_empty()) {
             folder.withdraw_record()?;
+            self.tell_step(|| format!("running {} poststop hooks", poststop.len()));
             hooks::run_all("poststop", Some(poststop), &state_of(record, Status::Stopped), self.warn);
         }
+        self.tell_step(|| format!("removing {}", folder.path().display()));
         folder.remove()
     }
 

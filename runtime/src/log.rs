@@ -38,6 +38,14 @@ pub(crate) fn warning(message: &str) {
     write("warning", message);
 }
 
+/// What is of use to who looks for a mistake: into the file alone, if there is one.
+pub(crate) fn debug(message: &str) {
+    match LOG.get() {
+        Some(_) => write_to_file("debug", message),
+        None => write("debug", message),
+    }
+}
+
 pub(crate) fn error(message: &str) {
     write("error", message);
 }

@@ -31,6 +31,7 @@ pub(crate) use place::Place;
 pub(crate) use rootless::Lenience;
 pub(crate) use systemd::{Holder, Plan as UnitPlan, Unit};
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -77,6 +78,15 @@ impl Group {
 /// first folder is made, so that they can be removed whenever the making was cut off.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Cgroups(pub(crate) Vec<Group>);
+
+impl fmt::Display for Cgroups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, group) in self.0.iter().enumerate() {
+            write!(f, "{}{}", if at == 0 { "cgroup " } else { ", " }, group.folder.display())?;
+        }
+        if self.0.is_empty() { f.write_str("no cgroup") } else { Ok(()) }
+    }
+}
 
 impl Cgroups {
     /// Whether an update could add a group: there is none to add beside the only hierarchy.

@@ -65,8 +65,8 @@ struct Globals {
     /// The format of that file
     #[arg(long, global = true, value_enum, default_value = "text")]
     log_format: Format,
-    /// Accepted for compatibility: there are no debug messages
-    #[arg(long, global = true, hide = true)]
+    /// Say what is done: in the file of `--log`, or else on standard error
+    #[arg(long, global = true)]
     debug: bool,
     /// Have systemd make the cgroup, as a scope; linux.cgroupsPath is slice:prefix:name then
     #[arg(long, global = true)]
@@ -295,7 +295,11 @@ impl Cli {
             protected.unwrap_or_else(orlop_runtime::run_from_read_only_mount)?;
         }
         let root = self.globals.root.map_or_else(root::default, Ok)?;
-        let runtime = Runtime::new(root).on_warning(log::warning);
+        let mut runtime = Runtime::new(root).on_warning(log::warning);
+        if self.globals.debug {
+            log::debug(&format!("{:?}", std::env::args_os().collect::<Vec<_>>()));
+            runtime = runtime.on_step(log::debug);
+        }
         let (systemd_cgroup, criu) = (self.globals.systemd_cgroup, self.globals.criu);
         let cli = Context { runtime, systemd_cgroup, rootless, criu };
         match self.command {

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::process::Stdio;
 
 use nix::pty::{Winsize, openpty};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::common::{Container, Ran, can_run};
 
@@ -76,4 +76,48 @@ fn a_terminal_has_its_size_and_its_ends_of_lines_before_the_program_begins() {
         // Not "\r\n": it goes into a pipe.
         assert_eq!(Ran::from(output).ok(), "33 77\n");
     }
+}
+
+/// For who looks for where a call hangs: with a log file in that alone, so that callers that read standard error are
+/// not confused.
+#[test]
+fn debug_messages_say_what_is_done() {
+    if !can_run() {
+        return;
+    }
+    let container = Container::new("exec sleep 1000");
+    container.write_config();
+    let log = container.folder.path().join("log");
+    let bundle = container.folder.path().to_str().expect("path");
+    let id = container.id.as_str();
+    let said = |words: &[&str]| {
+        let flags = ["--debug", "--log-format", "json", "--log", log.to_str().expect("path")];
+        let mut command = container.command(&[&flags, words].concat());
+        let errors = container.folder.path().join("errors");
+        command.stdout(Stdio::null()).stderr(std::fs::File::create(&errors).expect("file"));
+        assert!(command.status().expect("run").success());
+        assert_eq!(std::fs::read_to_string(errors).expect("errors"), "");
+        let text = std::fs::read_to_string(&log).expect("log");
+        std::fs::remove_file(&log).expect("remove");
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        lines.inspect(|line| assert_eq!(line["level"], "debug")).map(|line| line["msg"].to_string()).collect::<Vec<_>>()
+    };
+    let has = |lines: &[String], parts: &[&str]| {
+        for part in parts {
+            assert!(lines.iter().any(|line| line.contains(part)), "{part}: {lines:#?}");
+        }
+    };
+    let created = said(&["create", "--bundle", bundle, id]);
+    let pid = container.state()["pid"].to_string();
+    has(&created, &[id, "rootfs", "cgroup /", &format!("process {pid} waits for start")]);
+    has(&said(&["start", id]), &[&pid, "the program runs"]);
+    has(&said(&["exec", id, "true"]), &[&pid, "the program runs"]);
+    has(&said(&["kill", id, "KILL"]), &[&format!("signal 9 goes to process {pid}")]);
+    has(
+        &said(&["delete", "--force", id]),
+        &["has ended", &format!("removing {}", container.root().join(id).display())],
+    );
+    let ran = container.call(&["--debug", "list", "--quiet"]);
+    assert!(ran.stderr.contains("orlop-runtime: debug: [") && ran.stderr.contains("\"list\""), "{ran:?}");
+    ran.ok();
 }
