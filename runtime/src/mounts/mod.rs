@@ -17,7 +17,7 @@ pub(crate) use idmap::{lines as id_map_lines, prepare as prepare_idmapped};
 pub(crate) use options::{MountOptions, known, rootfs_propagation};
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -74,6 +74,11 @@ impl PlannedMount {
             (None, _) => return Err(Error::invalid(field, "it has neither a type nor the option bind or rbind")),
         };
         over_proc::check(mount.destination(), &kind)?;
+        let is_root =
+            mount.destination().components().all(|part| matches!(part, Component::RootDir | Component::CurDir));
+        if is_root && !matches!(kind, Kind::Remount { .. }) {
+            return Err(Error::invalid(field, "it would hide the root filesystem, which is that of root.path"));
+        }
         let source = match (&kind, mount.source()) {
             (Kind::Bind { .. }, None) => return Err(Error::invalid(field, "a bind mount needs a source")),
             (Kind::Bind { .. }, Some(source)) => bundle.join(source),

@@ -168,3 +168,22 @@ fn a_process_of_exec_needs_no_user() {
     let ran = container.command(&["exec", "--process", path, &container.id]).output().expect("exec");
     assert_eq!(String::from_utf8_lossy(&ran.stdout), "0\n", "{ran:?}");
 }
+
+/// What is mounted on the root would not be seen: the container has the one of `root.path`.
+#[test]
+fn a_mount_on_the_root_itself_is_refused() {
+    if !can_run() {
+        return;
+    }
+    for destination in ["/", "//", "/./"] {
+        let tmpfs = json!({"destination": destination, "type": "tmpfs", "source": "tmpfs"});
+        let container = Container::new("true").add_mount(tmpfs);
+        let error = container.create().error();
+        assert!(error.contains("it would hide the root filesystem"), "{error}");
+        assert_eq!(container.left_behind(), Vec::<String>::new());
+    }
+    // Other options for it are another matter.
+    let remount = json!({"destination": "/", "options": ["remount", "bind", "ro"]});
+    let ran = Container::new("touch /file 2>&1; true").add_mount(remount).run();
+    assert!(ran.stdout.contains("Read-only file system"), "{ran:?}");
+}
