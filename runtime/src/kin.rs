@@ -93,3 +93,43 @@ fn send_to_all(record: &Record, signal: i32, rounds: usize) -> nix::Result<usize
     }
     failed.map_or(Ok(reached), Err)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use oci_spec::runtime::Spec;
+
+    use super::*;
+
+    /// Ends with the test.
+    struct Sleeper(Child);
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// The number of a dead first process may be anybody's.
+    #[test]
+    fn a_stranger_with_the_number_is_not_kin() {
+        let sleeper = Sleeper(Command::new("sleep").arg("1000").spawn().unwrap());
+        let pid = sleeper.0.id() as i32;
+        let started = ProcessStat::read(pid).unwrap().start_time;
+        for own_pid_namespace in [false, true] {
+            let mut record = Record::new("a", "/".into(), "/".into(), &Spec::default());
+            (record.pid, record.own_pid_namespace) = (pid, own_pid_namespace);
+            record.start_time = started + 1;
+            assert_eq!(pids(&record), []);
+            record.start_time = started;
+            assert!(pids(&record).contains(&Pid::from_raw(pid)));
+        }
+        // Not with a namespace: it is the host's here.
+        let mut record = Record::new("a", "/".into(), "/".into(), &Spec::default());
+        (record.pid, record.start_time) = (pid, started + 1);
+        assert_eq!(signal(&record, libc::SIGKILL), Ok(0));
+        assert!(ProcessStat::read(pid).is_some_and(|stat| !stat.has_ended()));
+    }
+}
