@@ -1,5 +1,5 @@
-//! Where errors and warnings go: standard error, and the file of `--log` in the format of `--log-format`,
-//! which is where containerd and podman look for what went wrong.
+//! Where messages go: to standard error, or into the file of `--log` in the format of `--log-format`, which is where
+//! containerd and podman look for what went wrong; errors go to both.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -35,14 +35,19 @@ pub(crate) fn open(path: Option<&Path>, format: Format) -> Result<(), String> {
 }
 
 pub(crate) fn warning(message: &str) {
-    write("warning", message);
+    note("warning", message);
 }
 
-/// What is of use to who looks for a mistake: into the file alone, if there is one.
+/// What is of use to who looks for a mistake.
 pub(crate) fn debug(message: &str) {
+    note("debug", message);
+}
+
+/// Into the file alone, if there is one: standard error is the container's, whose output this is not. As runc.
+fn note(level: &str, message: &str) {
     match LOG.get() {
-        Some(_) => write_to_file("debug", message),
-        None => write("debug", message),
+        Some(_) => write_to_file(level, message),
+        None => write(level, message),
     }
 }
 

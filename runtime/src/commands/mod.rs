@@ -59,7 +59,7 @@ struct Globals {
     /// users `orlop/runtime` below `XDG_RUNTIME_DIR`]
     #[arg(long, global = true, value_name = "FOLDER")]
     root: Option<PathBuf>,
-    /// A file that gets errors and warnings too
+    /// A file that gets errors too, and all other messages in place of standard error
     #[arg(long, global = true, value_name = "FILE")]
     log: Option<PathBuf>,
     /// The format of that file

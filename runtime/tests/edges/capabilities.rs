@@ -27,7 +27,10 @@ fn unknown_ones_of_a_configuration() {
     let log = container.folder.path().join("log");
     let bundle = container.folder.path().to_str().expect("path");
     let arguments = ["--log", log.to_str().expect("path"), "--log-format", "json", "run", "--bundle", bundle];
-    let ran = container.call(&[&arguments[..], &[&container.id]].concat()).ok();
+    let ran = container.call(&[&arguments[..], &[&container.id]].concat());
+    // That is the container's.
+    assert_eq!(ran.stderr, "");
+    let ran = ran.ok();
     assert_eq!(ran, "CapEff:\t0000000000000020\n");
     let [(level, message)] = &logged(&log)[..] else { panic!("one message: {:?}", logged(&log)) };
     assert_eq!(level, "warning");
