@@ -3,7 +3,7 @@
 # make test     format, lints, every test; installs what the tests need
 # make vm       the tests that need systemd and cgroup v2, and all of the runtime's, in a guest under qemu
 # make fuzz     hostile input for the runtime's parsers, FUZZ_SECONDS (300) for each; needs a nightly toolchain
-# make peers    containerd and podman with orlop-runtime as their runtime, beside runc
+# make peers    containerd, podman and Docker with orlop-runtime as their runtime, beside runc
 # make bench    figures beside a peer, as ratios, in one run
 
 SHELL := /bin/bash
@@ -78,7 +78,7 @@ fuzz:
 
 # Not part of `make test`: their packages are large.
 deps-peers: deps-build
-	@dist/apt-install busybox-static runc bsdutils containerd podman conmon
+	@dist/apt-install busybox-static runc bsdutils containerd podman conmon docker.io:dockerd docker.io:docker
 
 peers: deps-peers
 	cargo build -p orlop-runtime

@@ -1,7 +1,8 @@
-//! Debian's containerd and podman with orlop-runtime as their runtime. Each does the same with runc, in the same run:
+//! Debian's containerd, podman and Docker with orlop-runtime as their runtime. Each does the same with runc, in the same run:
 //! every step must have the same outcome, and with orlop-runtime nothing may be left afterwards.
 
 mod containerd;
+mod docker;
 mod left;
 mod podman;
 
@@ -24,9 +25,10 @@ type Steps = Vec<(&'static str, String)>;
 type Take = fn(&Path, &Path) -> Result<Steps>;
 
 /// The engines, the programs that each needs, and its steps.
-const ENGINES: [(&str, &[&str], Take); 2] = [
+const ENGINES: [(&str, &[&str], Take); 3] = [
     ("podman", &["podman", "conmon", "runc", "script"], podman::steps),
     ("containerd", &["containerd", "ctr", "podman", "runc", "script"], containerd::steps),
+    ("docker", &["dockerd", "docker", "runc", "script"], docker::steps),
 ];
 
 fn main() -> ExitCode {

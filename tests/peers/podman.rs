@@ -56,17 +56,7 @@ impl Podman {
 
     /// An image of busybox.
     pub(crate) fn import(&self) -> Result<()> {
-        let tree = self.folder.join("tree");
-        for folder in ["bin", "tmp", "etc"] {
-            std::fs::create_dir_all(tree.join(folder))?;
-        }
-        std::fs::copy("/bin/busybox", tree.join("bin/busybox")).context("Debian package busybox-static")?;
-        for applet in ["sh", "echo", "sleep", "tty", "test", "touch", "true", "cat"] {
-            std::os::unix::fs::symlink("busybox", tree.join("bin").join(applet))?;
-        }
-        let archive = self.folder.join("tree.tar");
-        command::stdout(Command::new("tar").arg("-C").arg(&tree).arg("-cf").arg(&archive).arg("."))?;
-        let archive = archive.to_string_lossy();
+        let archive = make_tree(&self.folder)?;
         command::stdout(&mut self.command(&["import", "--change", "ENV PATH=/bin", &archive, IMAGE]))?;
         Ok(())
     }
@@ -88,6 +78,21 @@ impl Podman {
             files.iter().filter_map(|file| std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(file)).ok());
         limits.next().with_context(|| format!("no memory limit of {group}"))
     }
+}
+
+/// An archive of a root filesystem with busybox.
+pub(crate) fn make_tree(below: &Path) -> Result<String> {
+    let tree = below.join("tree");
+    for folder in ["bin", "tmp", "etc"] {
+        std::fs::create_dir_all(tree.join(folder))?;
+    }
+    std::fs::copy("/bin/busybox", tree.join("bin/busybox")).context("Debian package busybox-static")?;
+    for applet in ["sh", "echo", "sleep", "tty", "test", "touch", "true", "cat"] {
+        std::os::unix::fs::symlink("busybox", tree.join("bin").join(applet))?;
+    }
+    let archive = below.join("tree.tar");
+    command::stdout(Command::new("tar").arg("-C").arg(&tree).arg("-cf").arg(&archive).arg("."))?;
+    Ok(archive.display().to_string())
 }
 
 /// A program that tells when it is ready, and what it does with SIGTERM.
