@@ -12,7 +12,6 @@ use oci_spec::runtime::Spec;
 
 use crate::cgroups::{Below, Entrance};
 use crate::child::Child;
-use crate::create::{hand_over, no_terminal, state_of};
 use crate::error::{Context, Error, Failure};
 use crate::handshake::{self, CallerEnd, Go, Patience, ProcessEnd, Report};
 use crate::identity::open_process;
@@ -23,7 +22,7 @@ use crate::process::{ProcessPlan, ProcessRequest, check_preserved};
 use crate::procfs::ProcFs;
 use crate::schedule::{self, Cpus, ExecCpus};
 use crate::seccomp::Listener;
-use crate::status::Status;
+use crate::status::{State, Status};
 use crate::store::{self, Edition, Record};
 use crate::sys::{self, ns};
 use crate::{Runtime, inherited, lifecycle, terminal, user_namespace, validate};
@@ -51,7 +50,7 @@ impl Runtime {
         validate::check_process(&opts.process)?;
         check_preserved(opts.preserve_fds)?;
         if opts.console_socket.is_some() && opts.process.terminal() != Some(true) {
-            return Err(no_terminal());
+            return Err(terminal::no_terminal());
         }
         let (record, edition, status) = self.alive_edition(id, "exec in")?;
         if status == Status::Paused && !opts.ignore_paused {
@@ -158,7 +157,7 @@ fn accompany(
 ) -> Result<Option<OwnedFd>, Error> {
     let terminal = loop {
         match caller.report(&mut patience)? {
-            Some((Report::Ready, master)) => break hand_over(master, console)?,
+            Some((Report::Ready, master)) => break terminal::hand_over(master, console)?,
             Some((Report::Listener, Some(filter))) => {
                 listen(&filter, child.pid, record, config)?;
                 caller.tell(Go::Listened)?;
@@ -179,7 +178,7 @@ fn accompany(
 fn listen(filter: &OwnedFd, pid: nix::unistd::Pid, record: &Record, config: &Spec) -> Result<(), Error> {
     let seccomp = config.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     match seccomp.map(Listener::plan).transpose()?.flatten() {
-        Some(listener) => Ok(listener.tell(filter, pid.as_raw(), &state_of(record, lifecycle::status(record)))?),
+        Some(listener) => Ok(listener.tell(filter, pid.as_raw(), &State::of(record, lifecycle::status(record)))?),
         None => Err(unexpected(&Report::Listener)),
     }
 }

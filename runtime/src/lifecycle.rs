@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use nix::unistd::Pid;
 use oci_spec::runtime::{Hooks, LinuxResources, Spec};
 
-use crate::create::state_of;
 use crate::error::{Context, Error, Failure};
 use crate::handshake::{Gate, Patience};
 use crate::identity::{ProcessStat, open_process};
@@ -41,7 +40,7 @@ impl Runtime {
         drop(folder);
         self.tell_step(|| "the program runs".to_owned());
         let Some(all) = hooks else { return Ok(()) };
-        let ran = hooks::run("poststart", all.poststart().as_ref(), &state_of(&record, Status::Running), None);
+        let ran = hooks::run("poststart", all.poststart().as_ref(), &State::of(&record, Status::Running), None);
         Ok(ran.inspect_err(|_| self.end(&record))?)
     }
 
@@ -57,7 +56,7 @@ impl Runtime {
     pub fn state(&self, id: &str) -> Result<State, Error> {
         let record = self.record(id)?;
         let status = status(&record);
-        Ok(state_of(&record, status))
+        Ok(State::of(&record, status))
     }
 
     /// The state of every container, by name. One that cannot be read is left out and warned about.
@@ -150,7 +149,7 @@ impl Runtime {
         if let Some(poststop) = hooks.and_then(|all| all.poststop().as_ref()).filter(|list| !list.is_empty()) {
             folder.withdraw_record()?;
             self.tell_step(|| format!("running {} poststop hooks", poststop.len()));
-            hooks::run_all("poststop", Some(poststop), &state_of(record, Status::Stopped), self.warn);
+            hooks::run_all("poststop", Some(poststop), &State::of(record, Status::Stopped), self.warn);
         }
         self.tell_step(|| format!("removing {}", folder.path().display()));
         folder.remove()

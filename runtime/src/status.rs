@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::store::Record;
+
 /// Where a container is in its life.
 ///
 /// ```text
@@ -63,4 +65,21 @@ pub struct State {
     /// The annotations of the spec.
     #[serde(default, skip_serializing_if = "HashMap::is_empty")]
     pub annotations: HashMap<String, String>,
+}
+
+impl State {
+    /// As a container's record and a status make it.
+    pub(crate) fn of(record: &Record, status: Status) -> State {
+        State {
+            oci_version: record.oci_version.clone(),
+            id: record.id.clone(),
+            status,
+            pid: if status == Status::Stopped { 0 } else { record.pid },
+            bundle: record.bundle.clone(),
+            rootfs: record.rootfs.clone(),
+            created: record.created.clone(),
+            owner: record.owner.clone(),
+            annotations: record.annotations.clone(),
+        }
+    }
 }

@@ -9,9 +9,9 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{FsType, fstatfs};
 use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
 
-use crate::error::{Context, Failure};
+use crate::error::{Context, Error, Failure};
 use crate::path::Root;
-use crate::sys;
+use crate::{handshake, sys};
 
 /// `DEVPTS_SUPER_MAGIC` of linux/magic.h.
 const DEVPTS: FsType = FsType(0x1cd1);
@@ -76,6 +76,23 @@ pub(crate) fn give_pipes_to(numbers: [std::os::fd::RawFd; 3], uid: u32) {
             let _ = sys::change_owner(number, uid);
         }
     }
+}
+
+/// Gives a terminal's master to whoever is to have it.
+pub(crate) fn hand_over(terminal: Option<OwnedFd>, console: Option<&Path>) -> Result<Option<OwnedFd>, Error> {
+    match (terminal, console) {
+        (Some(master), Some(console)) => {
+            handshake::send_console(console, master.as_fd())?;
+            Ok(None)
+        }
+        (terminal, None) => Ok(terminal),
+        (None, Some(_)) => Err(no_terminal()),
+    }
+}
+
+/// A console socket was given for a process that has no terminal.
+pub(crate) fn no_terminal() -> Error {
+    Error::invalid("console-socket", "the process has no terminal (process.terminal)")
 }
 
 /// Has a terminal pass ends of lines on as the program writes them. What passes a container's terminal comes to that of

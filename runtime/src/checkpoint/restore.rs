@@ -17,13 +17,14 @@ use super::shared::{self, DESCRIPTORS, NULL, Outside, field};
 use super::wire::Message;
 use crate::cgroups::{Below, Cgroups, Lenience, Place, UnitPlan};
 use crate::child::Child;
-use crate::create::{Checked, hand_over, run_create_hooks, start_unit};
+use crate::create::{Checked, run_create_hooks, start_unit};
 use crate::error::{Context, Error, Failure};
 use crate::identity::ProcessStat;
 use crate::options::Created;
 use crate::path::Root;
 use crate::resctrl::Resctrl;
 use crate::store::{self, Folder, Record};
+use crate::terminal::hand_over;
 use crate::{Runtime, sys};
 
 const LOG: &str = "restore.log";

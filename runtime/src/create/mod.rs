@@ -1,30 +1,30 @@
 //! create: from the configuration to a process that waits at the gate.
 
-use std::os::fd::{AsFd, OwnedFd};
+mod accompany;
+mod plan;
+
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
-use oci_spec::runtime::{Linux, LinuxResources, Spec};
+use oci_spec::runtime::{LinuxResources, Spec};
 
-use crate::cgroups::{Below, Cgroups, Holder, Layout, Lenience, Place, UnitPlan};
+use crate::cgroups::{Cgroups, Holder, Layout, Lenience, Place, UnitPlan};
 use crate::child::Child;
 use crate::error::{Context, Error, Failure};
-use crate::handshake::{self, CallerEnd, Gate, Go, Patience, Report};
+use crate::handshake::{self, Go};
 use crate::identity::ProcessStat;
 use crate::init::{self, InitPlan};
-use crate::mounts::{self, PlannedMount};
-use crate::namespaces::Namespaces;
 use crate::options::{CreateOptions, Created};
-use crate::process::{ProcessPlan, ProcessRequest, Rlimits, check_preserved};
-use crate::procfs::ProcFs;
+use crate::process::check_preserved;
 use crate::resctrl::Resctrl;
-use crate::seccomp::Listener;
-use crate::status::{State, Status};
 use crate::store::{self, Folder, Record};
-use crate::user_namespace::{Caller, hinder};
-use crate::{Runtime, config, devices, document, hooks, net_devices, rootfs, sys, user_namespace, validate};
+use crate::terminal::{hand_over, no_terminal};
+use crate::user_namespace::hinder;
+use crate::{Runtime, config, document, sys, user_namespace, validate};
+use accompany::accompany;
+pub(crate) use accompany::run_create_hooks;
 
 /// A configuration that was read and checked, with what belongs to it.
 pub(crate) struct Checked {
@@ -116,7 +116,7 @@ impl Runtime {
 
         self.tell_step(|| format!("in {}", record.cgroups));
         let (caller, process) = handshake::pair()?;
-        let mut plan = plan(self, record, folder, opts, checked, linux, process)?;
+        let mut plan = plan::plan(self, record, folder, opts, checked, linux, process)?;
         plan.cgroups.lent = lent;
         record.own_pid_namespace = plan.namespaces.has_own_pid();
         if record.cgroups.0.is_empty() && !record.own_pid_namespace {
@@ -195,78 +195,6 @@ pub(crate) fn start_unit(
     Ok(holder)
 }
 
-/// Answers the new process until it is ready.
-fn accompany(
-    child: &mut Child,
-    caller: &CallerEnd,
-    record: &Record,
-    spec: &Spec,
-    linux: &Linux,
-    in_new_user: bool,
-) -> Result<Option<OwnedFd>, Error> {
-    if in_new_user {
-        user_namespace::map(child.pid, linux, Caller::current())?;
-        if let Some(process) = spec.process() {
-            Rlimits::plan(process)?.raise(child.pid.as_raw())?;
-        }
-        if let Some(score) = spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj) {
-            // Only the host's root may lower it, or write this file of a process that others may not look into.
-            let written = ProcFs::open()?.write(&format!("{}/oom_score_adj", child.pid), &score.to_string());
-            written.map_err(|failure| failure.note("process.oomScoreAdj: lowering it needs CAP_SYS_RESOURCE"))?;
-        }
-        caller.tell(Go::Mapped)?;
-    }
-    if net_devices::wanted(linux) {
-        net_devices::move_all(linux, child.pid)?;
-        caller.tell(Go::Equipped)?;
-    }
-    let mut patience = Patience::new(child.pid.as_raw(), Some(Duration::ZERO));
-    loop {
-        match caller.report(&mut patience)? {
-            Some((Report::MountsReady, _)) => {
-                run_create_hooks(child.pid, record, spec)?;
-                let inside = spec.hooks().as_ref().and_then(|all| all.create_container().as_ref());
-                patience = Patience::new(child.pid.as_raw(), hooks::time(inside));
-                caller.tell(Go::HooksDone)?;
-            }
-            Some((Report::Listener, filter)) => {
-                let listener = linux.seccomp().as_ref().map(Listener::plan).transpose()?.flatten();
-                if let (Some(listener), Some(filter)) = (listener, filter) {
-                    let state = State { pid: child.pid.as_raw(), ..state_of(record, Status::Creating) };
-                    listener.tell(&filter, state.pid, &state)?;
-                }
-                caller.tell(Go::Listened)?;
-            }
-            Some((Report::Ready, terminal)) => return Ok(terminal),
-            Some((Report::Failed(failure), _)) => return Err(failure.into()),
-            None => return Err(Error::InitDied(child.fate())),
-        }
-    }
-}
-
-#[allow(deprecated)]
-pub(crate) fn run_create_hooks(pid: Pid, record: &Record, spec: &Spec) -> Result<(), Failure> {
-    let Some(all) = spec.hooks() else { return Ok(()) };
-    let state = State { pid: pid.as_raw(), ..state_of(record, Status::Creating) };
-    hooks::run("prestart", all.prestart().as_ref(), &state, None)?;
-    hooks::run("createRuntime", all.create_runtime().as_ref(), &state, None)
-}
-
-/// The state of a container as its record and a status make it.
-pub(crate) fn state_of(record: &Record, status: Status) -> State {
-    State {
-        oci_version: record.oci_version.clone(),
-        id: record.id.clone(),
-        status,
-        pid: if status == Status::Stopped { 0 } else { record.pid },
-        bundle: record.bundle.clone(),
-        rootfs: record.rootfs.clone(),
-        created: record.created.clone(),
-        owner: record.owner.clone(),
-        annotations: record.annotations.clone(),
-    }
-}
-
 /// A terminal and somebody who holds its master belong together.
 fn check_console(opts: &CreateOptions, spec: &Spec) -> Result<(), Error> {
     let terminal = spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false);
@@ -277,70 +205,6 @@ fn check_console(opts: &CreateOptions, spec: &Spec) -> Result<(), Error> {
         (false, Some(_)) => Err(no_terminal()),
         _ => Ok(()),
     }
-}
-
-fn plan(
-    runtime: &Runtime,
-    record: &Record,
-    folder: &Folder,
-    opts: CreateOptions,
-    checked: &Checked,
-    linux: &Linux,
-    caller: handshake::ProcessEnd,
-) -> Result<InitPlan, Error> {
-    let spec = &checked.spec;
-    let process = spec.process().as_ref().ok_or_else(|| Error::invalid("process", "it is missing"))?;
-    let request = ProcessRequest {
-        id: &opts.id,
-        process,
-        seccomp: linux.seccomp().as_ref(),
-        personality: linux.personality().as_ref(),
-        memory_policy: linux.memory_policy().as_ref(),
-        stdio: opts.stdio,
-        preserve_fds: opts.listen_fds.saturating_add(opts.preserve_fds),
-        listen_fds: opts.listen_fds,
-        new_keyring: !opts.no_new_keyring,
-        find_program: !opts.program_by_start,
-    };
-    let process = ProcessPlan::new(request, runtime.warn)?;
-    let label = linux.mount_label().as_deref().filter(|label| !label.is_empty());
-    let mounts = spec.mounts().iter().flatten().map(|mount| PlannedMount::new(mount, &checked.bundle, label, linux));
-    let mut mounts = mounts.collect::<Result<Vec<_>, _>>()?;
-    mounts::prepare_idmapped(&mut mounts, linux)?;
-    mounts::open_sources(&mut mounts, linux)?;
-    let pairs = linux.sysctl().iter().flatten().map(|(name, value)| (name.clone(), value.clone()));
-    let given = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
-    let propagation = linux.rootfs_propagation().as_deref().filter(|text| !text.is_empty());
-    let propagation = propagation.map(mounts::rootfs_propagation).transpose()?;
-    if opts.no_pivot && propagation.is_some_and(|(mode, _)| mode == libc::MS_SHARED) {
-        let why = "without pivot_root the host's mounts would change; use another linux.rootfsPropagation";
-        return Err(Error::unsupported("--no-pivot with shared propagation", why));
-    }
-    let namespaces = Namespaces::plan(linux)?;
-    Ok(InitPlan {
-        process,
-        open: namespaces.has_new_user() && !namespaces.joins_any() && Caller::current().is_ordinary(),
-        namespaces,
-        entrance: record.entrance(&Below::default())?,
-        cgroups: mounts::CgroupView { own: record.cgroups.clone(), lent: Cgroups::default() },
-        rootfs: checked.rootfs.clone(),
-        detached: rootfs::mount_detached(&opts.rootfs)?,
-        read_only: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
-        propagation,
-        mounts,
-        nodes: devices::plan(linux.devices().as_deref().unwrap_or_default())?,
-        no_pivot: opts.no_pivot,
-        masked: linux.masked_paths().clone().unwrap_or_default(),
-        protected: linux.readonly_paths().clone().unwrap_or_default(),
-        sysctl: pairs.collect(),
-        hostname: given(spec.hostname()),
-        domainname: given(spec.domainname()),
-        net_devices: net_devices::wanted(linux),
-        hooks: spec.hooks().clone().unwrap_or_default(),
-        state: state_of(record, Status::Creating),
-        gate: Gate::new(folder.as_fd())?,
-        caller,
-    })
 }
 
 /// Clones the container's first process, which goes its own way.
@@ -374,20 +238,4 @@ fn why_not_cloned(failure: Failure, plan: &InitPlan) -> Failure {
         );
     }
     if plan.namespaces.has_new_user() { hinder(failure) } else { failure }
-}
-
-/// Gives the terminal's master to whoever is to have it.
-pub(crate) fn hand_over(terminal: Option<OwnedFd>, console: Option<&Path>) -> Result<Option<OwnedFd>, Error> {
-    match (terminal, console) {
-        (Some(master), Some(console)) => {
-            handshake::send_console(console, master.as_fd())?;
-            Ok(None)
-        }
-        (terminal, None) => Ok(terminal),
-        (None, Some(_)) => Err(no_terminal()),
-    }
-}
-
-pub(crate) fn no_terminal() -> Error {
-    Error::invalid("console-socket", "the process has no terminal (process.terminal)")
 }
