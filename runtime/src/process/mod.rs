@@ -126,10 +126,10 @@ impl ProcessPlan {
     }
 
     fn check_lsm(&self) -> Result<(), Error> {
-        let missing = |path: &str| !Path::new(path).exists();
-        if self.apparmor.as_deref().is_some_and(|profile| profile != "unconfined")
-            && missing("/sys/module/apparmor/parameters/enabled")
-        {
+        // It says N where AppArmor is there and turned off.
+        let has_apparmor =
+            || std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|is| is.starts_with(b"Y"));
+        if self.apparmor.as_deref().is_some_and(|profile| profile != "unconfined") && !has_apparmor() {
             return Err(Error::unsupported("process.apparmorProfile", "AppArmor is not enabled on this host"));
         }
         if self.selinux.is_some() && !validate::has_selinux() {

@@ -137,8 +137,12 @@ impl ProcessPlan {
             // The second is where kernels before 5.8 have it.
             let written =
                 proc.write("self/attr/apparmor/exec", &label).or_else(|_| proc.write("self/attr/exec", &label));
-            if profile != "unconfined" {
-                written?;
+            match written {
+                Err(failure) if profile != "unconfined" => {
+                    let note = format!("process.apparmorProfile: is {profile:?} loaded? See apparmor_parser(8)");
+                    return Err(failure.note(note));
+                }
+                _ => (),
             }
         }
         match &self.selinux {

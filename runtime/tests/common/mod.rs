@@ -30,6 +30,11 @@ pub(crate) fn can_run() -> bool {
     root && Path::new("/bin/busybox").exists()
 }
 
+/// Whether AppArmor is turned on.
+pub(crate) fn has_apparmor() -> bool {
+    std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|is| is.starts_with(b"Y"))
+}
+
 /// A temporary folder. Not below /tmp, where there may be no devices.
 pub(crate) fn folder() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("orlop-runtime-").tempdir_in("/var/tmp").expect("temporary folder")

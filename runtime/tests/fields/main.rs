@@ -4,6 +4,7 @@
 mod common;
 
 mod id_maps;
+mod labels;
 mod mounts;
 mod net_devices;
 mod other;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::common::{Container, can_run};
+use crate::common::{Container, can_run, has_apparmor};
 
 #[test]
 fn what_the_host_lacks_is_named() {
@@ -24,7 +24,7 @@ fn what_the_host_lacks_is_named() {
             assert!(error.contains(&field[1..].replace('/', ".")) && error.contains("SELinux"), "{error}");
         }
     }
-    if Path::new("/sys/module/apparmor/parameters/enabled").exists() {
+    if has_apparmor() {
         println!("SKIP: this host has AppArmor");
     } else {
         let error = Container::new("true").set("/process/apparmorProfile", json!("web")).run().error();
