@@ -5,7 +5,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use common::{Container, by_systemd, can_run, wait_until};
+use common::{Container, Ran, by_systemd, can_run, wait_until};
 use serde_json::{Value, json};
 
 fn has_systemd() -> bool {
@@ -209,4 +209,21 @@ fn a_create_that_is_killed_leaves_no_unit() {
         container.call(&["delete", "--force", &container.id]).ok();
         assert_eq!(container.left_behind(), Vec::<String>::new());
     }
+}
+
+/// There a number is that of another process to systemd, which would put it into the container's group.
+#[test]
+fn from_a_pid_namespace_that_is_not_systemds() {
+    if !can() {
+        return;
+    }
+    let container = Container::new("sleep 1000");
+    container.write_config();
+    let bundle = container.folder.path().to_str().expect("path");
+    let create = container.command(&["create", "--bundle", bundle, &container.id]);
+    let mut nested = Command::new("unshare");
+    nested.args(["--pid", "--fork", "--mount-proc"]).arg(create.get_program()).args(create.get_args());
+    let error = Ran::from(nested.output().expect("unshare")).error();
+    assert!(error.contains("another PID namespace") && error.contains("use cgroupfs"), "{error}");
+    assert_eq!(container.left_behind(), Vec::<String>::new());
 }

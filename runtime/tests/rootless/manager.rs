@@ -1,6 +1,7 @@
 //! Cgroups from the user's own systemd, which has those that are delegated to it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use serde_json::json;
 
@@ -69,4 +70,42 @@ fn a_caller_outside_of_the_delegated_group() {
     assert_eq!(user.exec("cat /proc/self/cgroup").ok(), "0::/\n");
     user.call(&["delete", "--force", user.id()]).ok();
     assert_eq!(user.left_behind(), Vec::<String>::new());
+}
+
+/// Neither the container's unit stays nor, when the caller has one of its own, that.
+#[test]
+fn a_create_that_is_killed_leaves_no_unit() {
+    if !can() {
+        return;
+    }
+    let transient =
+        |user: &User| Path::new("/run/user").join(format!("{ID}/systemd/transient/orlop-{}.scope", user.id()));
+    let moments: [&dyn Fn(&User) -> bool; 4] = [
+        &|user| user.record().join("state.json").exists(),
+        &|user| transient(user).exists(),
+        &|user| scope(user).join("cgroup.procs").exists(),
+        &|user| user.record().join("config.json").exists(),
+    ];
+    for (number, come) in moments.into_iter().enumerate() {
+        let mut user = User::new("sleep 1000");
+        if number % 2 == 1 {
+            user.cgroup = None;
+        }
+        let mut create = user.create_command(&[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("create");
+        wait_until("the moment", || come(&user));
+        create.kill().expect("kill");
+        create.wait().expect("wait");
+        user.call(&["delete", "--force", user.id()]).ok();
+        assert_eq!(user.left_behind(), Vec::<String>::new());
+        wait_until("the unit is forgotten", || !transient(&user).exists());
+        wait_until("no caller has a unit", || callers_scopes().is_empty());
+    }
+}
+
+/// The units that callers have got. Another test's may be among them for a moment.
+fn callers_scopes() -> Vec<String> {
+    let slices = [manager_group(), manager_group().join("app.slice"), manager_group().join("user.slice")];
+    let entries = slices.iter().filter_map(|slice| std::fs::read_dir(slice).ok()).flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with("orlop-runtime-")).collect()
 }

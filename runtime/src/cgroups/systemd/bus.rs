@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 
 use super::Manager;
 use super::wire::{Call, ERROR, METHOD_RETURN, Message, PROLOGUE, SIGNAL, Value, rest_of};
@@ -89,6 +91,18 @@ impl Connection {
         }))
     }
 
+    /// As [`Connection::open`], to give systemd processes by their numbers. One to which these numbers are those of other
+    /// processes, or of none, is refused: it made its socket in a PID namespace from where it cannot be seen here.
+    pub(super) fn open_with_processes(manager: Manager) -> Result<Connection, Failure> {
+        let connection = Connection::open(manager)?;
+        let address = connection.address.display();
+        if getsockopt(&connection.stream, PeerCredentials).at("ask who is at", &address)?.pid() == 0 {
+            let note = "it has another PID namespace, where the numbers of processes are others; use cgroupfs";
+            return Err(Failure::refused("give processes to systemd at", address, note));
+        }
+        Ok(connection)
+    }
+
     fn begin(stream: UnixStream, route: Route, address: PathBuf) -> Result<Connection, Failure> {
         let deadline = Instant::now() + PATIENCE;
         let mut connection = Connection { stream, deadline, serial: 0, jobs: Vec::new(), address };
@@ -151,6 +165,12 @@ impl Connection {
             }
             self.message().map_err(Refusal::Failed)?;
         }
+    }
+
+    /// The group that a scope has, as a path from the root of its hierarchy; empty if it has none.
+    pub(super) fn cgroup_of_scope(&mut self, name: &str) -> Result<String, Refusal> {
+        let path = self.manager("GetUnit", vec![Value::str(name)])?.texts().into_iter().next().unwrap_or_default();
+        self.property(&path, "org.freedesktop.systemd1.Scope", "ControlGroup")
     }
 
     /// The version of the manager; 0 when it does not tell.

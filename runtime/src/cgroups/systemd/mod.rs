@@ -98,7 +98,7 @@ impl Plan {
     pub(crate) fn start(&self) -> Result<Holder, Failure> {
         let holder = Holder::start()?;
         let pids = Value::Array("u".to_owned(), vec![Value::U32(holder.pid())]);
-        let mut connection = Connection::open(self.unit.manager)?;
+        let mut connection = Connection::open_with_processes(self.unit.manager)?;
         let oom_policy = self.oom_policy.clone().filter(|_| connection.version() >= 253);
         let oom_policy = oom_policy.map(|policy| ("OOMPolicy".to_owned(), policy));
         let all = oom_policy.into_iter().chain(self.properties.iter().cloned()).chain([("PIDs".to_owned(), pids)]);
@@ -194,7 +194,7 @@ impl Unit {
         let name = format!("orlop-runtime-{pid}-{start_time}.scope");
         let pids = ("PIDs".to_owned(), Value::Array("u".to_owned(), vec![Value::U32(pid)]));
         let collect = ("CollectMode".to_owned(), Value::str("inactive-or-failed"));
-        let mut connection = Connection::open(self.manager)?;
+        let mut connection = Connection::open_with_processes(self.manager)?;
         match connection.job(START, start(&name, [pids, collect].into_iter())) {
             Ok(result) if result == "done" => Ok(()),
             Ok(result) => Err(Failure::refused("start unit", name, format!("the job ended as {result:?}"))),
@@ -256,7 +256,13 @@ impl Unit {
     fn stop_empty(&self) -> Result<(), Failure> {
         let layout = Layout::detect()?;
         let Some(mounted) = layout.v2().or(layout.systemd().map(|named| &named.mounted)) else { return Ok(()) };
-        let list = mounted.at.join(self.folder()).join("cgroup.procs");
+        let group = match Connection::open(self.manager)?.cgroup_of_scope(&self.name) {
+            Err(refusal) if refusal.is("NoSuchUnit") => return Ok(()),
+            Err(refusal) => return Err(refusal.at("find the cgroup of unit", &self.name)),
+            Ok(group) if group.is_empty() => return self.stop(),
+            Ok(group) => group,
+        };
+        let list = mounted.at.join(group.trim_start_matches('/')).join("cgroup.procs");
         let deadline = Instant::now() + Duration::from_secs(2);
         loop {
             match read_file(&list) {
