@@ -32,6 +32,7 @@ mod mounts;
 mod namespaces;
 mod net_devices;
 mod options;
+mod overlay;
 mod path;
 mod process;
 mod procfs;

@@ -45,6 +45,11 @@ impl ProcFs {
         }
     }
 
+    /// The folder in which this process's descriptors are, by their numbers.
+    pub(crate) fn own_descriptors(&self) -> Result<OwnedFd, Failure> {
+        self.open_file(Path::new("self/fd"), OFlag::O_PATH | OFlag::O_DIRECTORY).at("open", "/proc/self/fd")
+    }
+
     /// Reads a file below /proc.
     pub(crate) fn read(&self, path: &str) -> nix::Result<String> {
         let mut text = String::new();

@@ -10,8 +10,9 @@ use nix::sys::stat::Mode;
 
 use crate::error::{Context, Error, Failure};
 use crate::options::Rootfs;
+use crate::overlay::Overlay;
 use crate::path::Root;
-use crate::sys::{self, FsContext, MountAttr};
+use crate::sys::{self, MountAttr};
 use crate::{mountinfo, procfs};
 
 /// Mounts an overlay without attaching it anywhere; `None` for a root filesystem that is a folder.
@@ -23,52 +24,10 @@ pub(crate) fn mount_detached(rootfs: &Rootfs) -> Result<Option<OwnedFd>, Error> 
     if upper.is_some() != work.is_some() {
         return Err(Error::invalid("rootfs", "an overlay's upper and work folders go together"));
     }
-    let context = FsContext::open("overlay").at("mount", "overlay")?;
-    let configured = configure_overlay(&context, lower, upper.as_deref(), work.as_deref());
-    configured.map_err(|failure| failure.note(context.message()))?;
-    match context.mount(0) {
-        Ok(mounted) => Ok(Some(mounted)),
-        Err(errno) => Err(Failure::new("mount", "overlay", errno).note(context.message()).into()),
-    }
-}
-
-fn configure_overlay(
-    context: &FsContext,
-    lower: &[PathBuf],
-    upper: Option<&Path>,
-    work: Option<&Path>,
-) -> Result<(), Failure> {
-    let set = |key: &str, path: &Path| -> Result<(), Failure> {
-        let object = || format!("{key}={}", path.display());
-        let text = path.to_str().ok_or(Errno::EILSEQ).at("configure overlay", object())?;
-        context.set(key, Some(text)).at("configure overlay", object())
-    };
-    let mut lower = lower.iter();
-    if let Some(top) = lower.as_slice().first() {
-        // `lowerdir+` takes any path as it is (Linux 6.7); before it, one string with colons between.
-        match set("lowerdir+", top) {
-            Err(failure) if failure.errno == Errno::EINVAL as i32 => {
-                let escape = |path: &PathBuf| path.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:");
-                let joined = lower.as_slice().iter().map(escape).collect::<Vec<_>>().join(":");
-                context.set("lowerdir", Some(&joined)).at("configure overlay", format!("lowerdir={joined}"))?;
-                lower = [].iter();
-            }
-            result => {
-                result?;
-                lower.next();
-            }
-        }
-    }
-    for layer in lower {
-        set("lowerdir+", layer)?;
-    }
-    if let (Some(upper), Some(work)) = (upper, work) {
-        set("upperdir", upper)?;
-        set("workdir", work)?;
-        // The upper layer dies with the container, so nothing in it is worth a sync at unmount.
-        context.set("volatile", None).at("configure overlay", "volatile")?;
-    }
-    Ok(())
+    let (upper, work) = (upper.clone(), work.clone());
+    // The upper layer dies with the container, so nothing in it is worth a sync at unmount.
+    let rest = upper.iter().map(|_| ("volatile".to_owned(), None)).collect();
+    Ok(Some(Overlay { lower: lower.clone(), upper, work, rest }.mount(0)?))
 }
 
 /// Keeps what is mounted from here on from appearing on the host. With `shared` propagation asked for, mounts

@@ -65,6 +65,48 @@ fn detached_overlay() {
     runtime.delete(&container.id, false).expect("delete");
 }
 
+/// The kernel takes no value of more than 255 bytes, and gives some letters a meaning.
+#[test]
+fn an_overlay_of_many_layers_with_long_and_odd_names() {
+    if !can_run() {
+        return;
+    }
+    let container = Container::new("cat /which /layer*");
+    let folder = |name: &str| -> PathBuf {
+        let path = container.folder.path().join(name);
+        std::fs::create_dir_all(&path).expect("folder");
+        path
+    };
+    let long = format!("{}/{}", "a".repeat(200), "b".repeat(100));
+    let mut lower: Vec<PathBuf> = (0..40).map(|number| folder(&format!("{long}/odd:\\,{number:02}"))).collect();
+    for (number, layer) in lower.iter().enumerate() {
+        std::fs::write(layer.join("which"), format!("{number}\n")).expect("file");
+        std::fs::write(layer.join(format!("layer{number:02}")), format!("{number}\n")).expect("file");
+    }
+    lower.push(folder("base"));
+    make_rootfs(&lower[40]);
+    std::fs::remove_dir_all(container.rootfs()).expect("rootfs");
+    std::fs::create_dir(container.rootfs()).expect("rootfs");
+    container.write_config();
+    let runtime = Runtime::new(container.root());
+    for long in ["upper", &long] {
+        let (stdio, output) = stdio();
+        let mut options = CreateOptions::new(&container.id, container.folder.path());
+        options.systemd_cgroup = common::by_systemd();
+        let (upper, work) = (Some(folder(&format!("{long}/upper"))), Some(folder(&format!("{long}/work"))));
+        options.rootfs = Rootfs::Overlay { lower: lower.clone(), upper, work };
+        options.stdio = stdio;
+        let here = std::env::current_dir().expect("folder");
+        let created = runtime.create(options).expect("create");
+        assert_eq!(std::env::current_dir().expect("folder"), here);
+        runtime.start(&container.id).expect("start");
+        let wanted: Vec<String> = std::iter::once(0).chain(0..40).map(|number| format!("{number}\n")).collect();
+        assert_eq!(text(output), wanted.concat());
+        assert_eq!(waitpid(created.pid, None).expect("wait"), WaitStatus::Exited(created.pid, 0));
+        runtime.delete(&container.id, false).expect("delete");
+    }
+}
+
 #[test]
 fn exec_and_kill() {
     if !can_run() {

@@ -109,6 +109,8 @@ fn the_unit_is_as_runc_and_crun_make_it() {
             continue;
         }
         let mut config = container.spec.clone();
+        // Which an older crun knows.
+        config["ociVersion"] = json!("1.0.0");
         config["linux"]["cgroupsPath"] = json!(format!("orlop-test.slice:{program}:{}", container.id));
         std::fs::write(container.folder.path().join("config.json"), config.to_string()).expect("config.json");
         let peer =

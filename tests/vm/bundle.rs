@@ -50,7 +50,7 @@ impl Container {
         let capabilities = json!(["CAP_MKNOD"]);
         let mount = |path: &str, kind: &str| json!({"destination": path, "type": kind, "source": kind});
         json!({
-            "ociVersion": "1.2.0",
+            "ociVersion": "1.0.2",
             "process": {
                 "user": {"uid": 0, "gid": 0},
                 "args": ["sh", "-c", script],

@@ -55,7 +55,7 @@ pub(super) fn mount(
         }
     }
     // Without a group of its own there is nothing in it to be changed.
-    if options.attr.set & attr::RDONLY != 0 || cgroups.own.0.is_empty() {
+    if options.is_read_only() || cgroups.own.0.is_empty() {
         late.0.push((shelf, destination.to_path_buf()));
     } else {
         let attr = MountAttr { set: options.attr.set, ..MountAttr::default() };

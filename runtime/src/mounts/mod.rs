@@ -25,6 +25,7 @@ use nix::sys::stat::{SFlag, fstat};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount};
 
 use crate::error::{Context, Error, Failure};
+use crate::overlay::Overlay;
 use crate::path::Root;
 use crate::sys::{self, FsContext, MountAttr, attr};
 
@@ -180,6 +181,12 @@ fn filesystem(root: &Root, mount: &PlannedMount, name: &str, late: &mut LateRead
             opened => opened.at(step, object())?,
         }
     };
+    if name == "overlay"
+        && let Some(mut overlay) = Overlay::of_long(&mount.options.data)
+    {
+        overlay.rest.extend(mount.options.is_read_only().then(|| ("ro".to_owned(), None)));
+        return put(&overlay.mount(mount.options.attr.set)?, mount, &target).at(step, object());
+    }
     let opened = FsContext::open(name);
     if matches!(opened, Err(Errno::EPERM)) && name == "sysfs" && mount.with_network {
         return borrow::sysfs(mount, &target);
@@ -192,7 +199,7 @@ fn filesystem(root: &Root, mount: &PlannedMount, name: &str, late: &mut LateRead
     let configured = configure(&context, mount, name, covers.then_some(&target), true);
     configured.map_err(|errno| Failure::new(step, object(), errno).note(context.message()))?;
     let mut attributes = mount.options.attr.set;
-    let delayed = name == "tmpfs" && attributes & attr::RDONLY != 0;
+    let delayed = name == "tmpfs" && mount.options.is_read_only();
     if delayed {
         attributes &= !attr::RDONLY;
     }
@@ -207,13 +214,18 @@ fn filesystem(root: &Root, mount: &PlannedMount, name: &str, late: &mut LateRead
     if name == "tmpfs" && mount.options.copy_up {
         copy_up::copy_up(&target, made.try_clone().at(step, object())?, &mount.destination)?;
     }
-    let rest = MountAttr { set: mount.options.attr.set & attr::NOSYMFOLLOW, ..MountAttr::default() };
-    set_attributes(&made, &rest, &mount.options).at(step, object())?;
-    sys::attach_mount(&made, &target).at(step, object())?;
+    put(&made, mount, &target).at(step, object())?;
     if delayed {
         late.0.push((made, mount.destination.clone()));
     }
     Ok(())
+}
+
+/// Attaches a new filesystem, with what could not be said of it when it was made.
+fn put(made: &OwnedFd, mount: &PlannedMount, target: &OwnedFd) -> nix::Result<()> {
+    let rest = MountAttr { set: mount.options.attr.set & attr::NOSYMFOLLOW, ..MountAttr::default() };
+    set_attributes(made, &rest, &mount.options)?;
+    sys::attach_mount(made, target)
 }
 
 /// `covered` is the folder below, if it is the image's. Without `group` a devpts has none that the options name.
@@ -235,7 +247,7 @@ fn configure(
         let mode = fstat(covered)?.st_mode & 0o7777;
         context.set("mode", Some(&format!("{mode:o}")))?;
     }
-    if !VIRTUAL.contains(&name) && mount.options.attr.set & attr::RDONLY != 0 {
+    if !VIRTUAL.contains(&name) && mount.options.is_read_only() {
         context.set("ro", None)?;
     }
     for (key, value) in &mount.options.data {

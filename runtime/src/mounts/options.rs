@@ -77,6 +77,10 @@ pub(crate) fn known() -> Vec<String> {
 }
 
 impl MountOptions {
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.attr.set & attr::RDONLY != 0
+    }
+
     /// Sorts the options of a mount of the spec.
     pub(crate) fn parse(options: &[String]) -> MountOptions {
         let mut sorted = MountOptions::default();

@@ -181,3 +181,28 @@ fn the_propagation_of_the_root() {
     assert!(!private.contains("shared:") && !private.contains("master:"), "{private}");
     assert!(run("sideways").error().contains("linux.rootfsPropagation"));
 }
+
+/// Longer than what fsconfig(2) takes, as the overlays of engines are.
+#[test]
+fn an_overlay_with_long_options() {
+    if !can_run() {
+        return;
+    }
+    let container = Container::new("cat /mnt/file:1 /mnt/file2; echo new >/mnt/new; touch /ro/new 2>&1");
+    let folder = |name: &str| {
+        let path = container.folder.path().join(name).join("x".repeat(200));
+        std::fs::create_dir_all(&path).expect("folder");
+        path
+    };
+    let [one, two, upper, work] = ["one:1", "two", "upper", "work"].map(folder);
+    std::fs::write(one.join("file:1"), "one\n").expect("file");
+    std::fs::write(two.join("file2"), "two\n").expect("file");
+    let lower = format!("lowerdir={}:{}", one.display().to_string().replace(':', "\\:"), two.display());
+    let options = [lower.clone(), format!("upperdir={}", upper.display()), format!("workdir={}", work.display())];
+    let container = container
+        .add_mount(json!({"destination": "/mnt", "type": "overlay", "source": "overlay", "options": options}))
+        .add_mount(json!({"destination": "/ro", "type": "overlay", "source": "overlay", "options": [lower, "ro"]}));
+    let ran = container.run();
+    assert_eq!(ran.stdout, "one\ntwo\ntouch: /ro/new: Read-only file system\n", "{ran:?}");
+    assert_eq!(std::fs::read_to_string(upper.join("new")).expect("file"), "new\n");
+}
