@@ -18,8 +18,9 @@ export CARGO_BUILD_TARGET := $(TARGET)
 OUT    := target/$(TARGET)
 BIN    := $(OUT)/bin
 SHARE   = $(DESTDIR)/usr/local/share
-# Nothing unwinds where a panic aborts, so the table for finding frames is left out.
-SMALL_FLAGS := --config 'target.$(TARGET).rustflags=["-Ctarget-feature=+crt-static","-Crelocation-model=static","-Clink-arg=-Wl,--no-eh-frame-hdr"]'
+# Nothing unwinds where a panic aborts, so the tables of frames are left out.
+SMALL_FLAGS := --config 'target.$(TARGET).rustflags=["-Ctarget-feature=+crt-static","-Crelocation-model=static",\
+"-Clink-arg=-Wl,--no-eh-frame-hdr","-Clink-arg=-Wl,-T,$(CURDIR)/dist/no-unwind.ld"]'
 
 help:
 	@grep -E '^# make' Makefile | sed 's/^# //'

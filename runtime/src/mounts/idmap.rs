@@ -5,6 +5,7 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Mount};
 
 use super::{Kind, PlannedMount, borrow};
@@ -79,8 +80,12 @@ fn map(mount: &PlannedMount, namespace: &OwnedFd) -> Result<OwnedFd, Failure> {
     let recursive = matches!(mount.kind, Kind::Bind { recursive: true });
     let tree = sys::clone_tree(&mount.source, recursive).at("mount", object())?;
     let attr = MountAttr { set: attr::IDMAP, userns_fd: namespace.as_raw_fd() as u64, ..MountAttr::default() };
-    sys::set_mount_attr(&tree, &attr, mount.options.idmap == Some(true)).at("map the ids of", object())?;
-    Ok(tree)
+    match sys::set_mount_attr(&tree, &attr, mount.options.idmap == Some(true)).at("map the ids of", object()) {
+        Err(failure) if failure.errno == Errno::EINVAL as i32 => {
+            Err(failure.note("with this kernel its filesystem may not be one whose ids can be mapped"))
+        }
+        mapped => mapped.map(|()| tree),
+    }
 }
 
 fn namespace(mapping: &Mapping, mount: &PlannedMount, linux: &Linux) -> Result<OwnedFd, Error> {

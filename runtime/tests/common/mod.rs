@@ -30,6 +30,13 @@ pub(crate) fn can_run() -> bool {
     root && Path::new("/bin/busybox").exists()
 }
 
+/// Whether the kernel is older than this version.
+pub(crate) fn is_linux_before(major: u32, minor: u32) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("release");
+    let mut numbers = release.split('.').map(|number| number.parse().unwrap_or(0));
+    (numbers.next(), numbers.next()) < (Some(major), Some(minor))
+}
+
 /// Whether AppArmor is turned on.
 pub(crate) fn has_apparmor() -> bool {
     std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|is| is.starts_with(b"Y"))

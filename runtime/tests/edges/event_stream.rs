@@ -140,8 +140,8 @@ fn statistics_have_the_members_of_runc() {
         members(&event, "", &mut all);
         // Counters are left out at 0, and memory.stat is the kernel's.
         all.retain(|path| !path.starts_with("/data/memory/raw/") && !path.starts_with("/data/blkio/"));
-        // There since runc 1.2, where the kernel tells of pressure.
-        all.retain(|path| !path.contains("/psi"));
+        // There since runc 1.2, where the kernel tells of pressure; and since 1.1.15 of version 2.
+        all.retain(|path| !path.contains("/psi") && path != "/data/memory/usage/max");
         all
     };
     let ours = stats(container.call(&["events", "--stats", &container.id]).ok());

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::common::{Container, can_run};
+use crate::common::{Container, can_run, is_linux_before};
 
 #[test]
 fn the_scheduler() {
@@ -43,7 +43,10 @@ fn cpus_of_exec() {
         container.call(&["exec", "--process", process.to_str().expect("path"), &container.id])
     };
     assert_eq!(exec(json!({"final": "1"})).ok(), "Cpus_allowed_list:\t1\n");
-    assert_eq!(exec(json!({"initial": "0"})).ok(), "Cpus_allowed_list:\t0\n");
+    // Linux before 6.2 forgets what a process asked for when it comes into another cpuset.
+    let forgets = is_linux_before(6, 2);
+    let kept = exec(json!({"initial": "0"})).ok();
+    assert!(kept == "Cpus_allowed_list:\t0\n" || (forgets && kept == "Cpus_allowed_list:\t0-1\n"), "{kept}");
     assert_eq!(exec(json!({"initial": "0", "final": "0-1"})).ok(), "Cpus_allowed_list:\t0-1\n");
     let error = exec(json!({"final": "8000-8001"})).error();
     assert!(error.contains("execCPUAffinity"), "{error}");
