@@ -74,7 +74,8 @@ run() {
     say "Starting orlop: control plane, agent and CRI daemon in one process"
     # Not the function: the pid must be the program's, not a subshell's.
     "$BIN/orlop" --config "$CONFIG" up >"$DIR/orlop.log" 2>&1 &
-    echo $! >"$DIR/pid"
+    local node=$!
+    echo "$node" >"$DIR/pid"
     export KUBECONFIG=$DIR/state/admin.kubeconfig
     orlop status --wait 60 || { tail -n 30 "$DIR/orlop.log" >&2; exit 1; }
     "$kubectl" get nodes -o wide
@@ -96,7 +97,7 @@ run() {
     [ -z "${DEMO_ONCE:-}" ] || exit 0
 
     say "It is yours. In another terminal:"
-    # Not cat: bash forgets a Ctrl-C that comes while a program which then ends well is in the foreground.
+    # Nor cat here, nor for the pid: bash forgets a Ctrl-C that comes while a program which then ends well is in the foreground.
     echo "\
   export KUBECONFIG=$KUBECONFIG
   kubectl get pods -o wide
@@ -104,7 +105,7 @@ run() {
   kubectl scale deployment/hello --replicas=10
   crictl --runtime-endpoint unix://$DIR/run/cri.sock ps
 Ctrl-C here, or make demo-stop, ends it and removes everything."
-    wait "$(cat "$DIR/pid")"
+    wait "$node"
 }
 
 case "${1:-}" in

@@ -11,6 +11,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use crate::error::{Context, Failure};
+use crate::path::fd_path;
 use crate::procfs::ProcFs;
 use crate::sys::FsContext;
 
@@ -40,9 +41,9 @@ impl Overlay {
             match (key.as_str(), value) {
                 // Layers of data alone.
                 ("lowerdir", Some(value)) if value.contains("::") => return None,
-                ("lowerdir", Some(value)) => overlay.lower = split(value),
-                ("upperdir", Some(value)) => overlay.upper = split(value).pop(),
-                ("workdir", Some(value)) => overlay.work = split(value).pop(),
+                ("lowerdir", Some(value)) => overlay.lower = split(value, Some(b':')),
+                ("upperdir", Some(value)) => overlay.upper = split(value, None).pop(),
+                ("workdir", Some(value)) => overlay.work = split(value, None).pop(),
                 _ => overlay.rest.push((key.clone(), value.clone())),
             }
         }
@@ -52,28 +53,38 @@ impl Overlay {
     /// Makes it without attaching it anywhere, with these `MOUNT_ATTR_*` flags.
     pub(crate) fn mount(&self, attributes: u64) -> Result<OwnedFd, Failure> {
         let names: Option<Vec<&str>> = self.folders().map(as_it_is).collect();
-        let tried = match names {
-            Some(names) => match self.mount_by(&names, true, attributes) {
-                // Linux does not know layers one by one, and says so here or there, depending on its age.
-                Err(failure) if failure.errno == Errno::EINVAL as i32 => true,
-                result => return result,
-            },
-            None => false,
-        };
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let open_one = |path: &Path| open(path, flags, Mode::empty()).at("open layer", path.display());
-        let folders = self.folders().map(open_one).collect::<Result<Vec<_>, _>>()?;
-        let names: Vec<String> = folders.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let here = open_one(Path::new("."))?;
-        let descriptors = ProcFs::open()?.own_descriptors()?;
-        nix::unistd::fchdir(&descriptors).at("chdir to", "/proc/self/fd")?;
-        let mounted = match self.mount_by(&names, !tried, attributes) {
-            Err(failure) if !tried && failure.errno == Errno::EINVAL as i32 => self.mount_by(&names, false, attributes),
-            result => result,
+        let open_one = |path: &Path| open(path, flags, Mode::empty());
+        let mut folders = Vec::new();
+        if names.is_none() {
+            folders = self.open(open_one)?;
+        }
+        let by_descriptor: Vec<String> = folders.iter().map(fd_path).collect();
+        let names = names.unwrap_or_else(|| by_descriptor.iter().map(String::as_str).collect());
+        // Linux that does not know layers one by one says so here or there, depending on its age.
+        let first = match self.mount_by(&names, true, attributes) {
+            Err(failure) if failure.errno == Errno::EINVAL as i32 => failure,
+            result => return result,
         };
+        if folders.is_empty() {
+            folders = self.open(open_one)?;
+        }
+        // All lower ones are one value then, in which their numbers take the least space.
+        let numbers: Vec<String> = folders.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
+        let numbers: Vec<&str> = numbers.iter().map(String::as_str).collect();
+        // Who may not enter its own folder is a container's process, for which any other will do.
+        let here =
+            open_one(Path::new(".")).or_else(|_| open_one(Path::new("/"))).at("open", "the working directory")?;
+        nix::unistd::fchdir(ProcFs::open()?.own_descriptors()?).at("chdir to", "/proc/self/fd")?;
+        let mounted = self.mount_by(&numbers, false, attributes);
         nix::unistd::fchdir(&here).at("chdir", "back")?;
-        mounted
+        // Where the kernel has said why, and it was not that, it was the reason both times.
+        let said = !first.note.is_empty() && !first.note.contains("lowerdir+");
+        mounted.map_err(|failure| if said { first } else { failure })
+    }
+
+    fn open(&self, open_one: impl Fn(&Path) -> nix::Result<OwnedFd>) -> Result<Vec<OwnedFd>, Failure> {
+        self.folders().map(|path| open_one(path).at("open layer", path.display())).collect()
     }
 
     /// The lower ones, the upper one and that to work in.
@@ -98,7 +109,12 @@ impl Overlay {
         if one_by_one {
             lower.iter().try_for_each(|layer| set("lowerdir+", Some(layer)))?;
         } else {
-            set("lowerdir", Some(&lower.join(":")))?;
+            let joined = lower.join(":");
+            if joined.len() > LONGEST {
+                let note = format!("{} layers are too many for Linux before 6.7", lower.len());
+                return Err(Failure::refused("configure overlay", "lowerdir", note));
+            }
+            set("lowerdir", Some(&joined))?;
         }
         let keys = [self.upper.as_ref().map(|_| "upperdir"), self.work.as_ref().map(|_| "workdir")];
         keys.into_iter().flatten().zip(above).try_for_each(|(key, name)| set(key, Some(name)))?;
@@ -111,14 +127,15 @@ fn as_it_is(path: &Path) -> Option<&str> {
     path.to_str().filter(|text| text.len() <= LONGEST && !text.contains('\\'))
 }
 
-/// The paths of an option of overlayfs: a colon is between two of them, and a backslash makes what follows it a letter.
-fn split(value: &str) -> Vec<PathBuf> {
+/// The paths of an option of overlayfs: there may be a colon between two of them, and a backslash makes what follows it a
+/// letter.
+fn split(value: &str, between: Option<u8>) -> Vec<PathBuf> {
     let mut paths = vec![Vec::new()];
     let mut letters = value.bytes();
     while let (Some(letter), Some(path)) = (letters.next(), paths.last_mut()) {
         match letter {
             b'\\' => path.extend(letters.next()),
-            b':' => paths.push(Vec::new()),
+            letter if Some(letter) == between => paths.push(Vec::new()),
             letter => path.push(letter),
         }
     }
@@ -133,14 +150,18 @@ mod tests {
     fn long_options_are_taken_apart() {
         let long = "x".repeat(250);
         let options = |lower: &str| {
-            let all =
-                [("lowerdir", Some(lower)), ("upperdir", Some("/u")), ("workdir", Some("/w")), ("userxattr", None)];
+            let all = [
+                ("lowerdir", Some(lower)),
+                ("upperdir", Some("/u:u\\\\")),
+                ("workdir", Some("/w")),
+                ("userxattr", None),
+            ];
             all.map(|(key, value)| (key.to_owned(), value.map(str::to_owned)))
         };
         let lower = format!("/{long}:/a\\:b:/c\\\\d");
         let wanted = Overlay {
             lower: vec![format!("/{long}").into(), "/a:b".into(), "/c\\d".into()],
-            upper: Some("/u".into()),
+            upper: Some("/u:u\\".into()),
             work: Some("/w".into()),
             rest: vec![("userxattr".to_owned(), None)],
         };

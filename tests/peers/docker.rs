@@ -13,7 +13,7 @@ use crate::{AT_ONCE, Steps, at_once, left, told, told_on_terminal, wait_for};
 /// The group that all containers of this dockerd are below.
 const PARENT: &str = "orlop-peers-docker";
 
-/// A dockerd with everything below one folder; it ends with this value.
+/// A dockerd with everything below one folder, but for /etc/docker/key.json; it ends with this value.
 struct Docker {
     folder: PathBuf,
     daemon: Child,

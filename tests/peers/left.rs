@@ -19,7 +19,9 @@ pub(crate) fn below(folder: &Path) -> Result<Vec<String>> {
         }
     }
     for id in std::fs::read_to_string(ids(folder)).unwrap_or_default().lines() {
-        groups(Path::new("/sys/fs/cgroup"), 4, id, &mut left);
+        named(Path::new("/sys/fs/cgroup"), 4, id, &mut left);
+        // The runtime's state too, where the engine says where that is.
+        named(folder, 5, id, &mut left);
         let state = Path::new("/run/orlop/runtime").join(id);
         if state.exists() {
             left.insert(format!("state {}", state.display()));
@@ -33,16 +35,17 @@ pub(crate) fn ids(folder: &Path) -> PathBuf {
     folder.join("ids")
 }
 
-fn groups(folder: &Path, depth: usize, id: &str, left: &mut BTreeSet<String>) {
+/// The folders whose name has the id in it.
+fn named(folder: &Path, depth: usize, id: &str, left: &mut BTreeSet<String>) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             continue;
         }
         if entry.file_name().to_string_lossy().contains(id) {
-            left.insert(format!("cgroup {}", entry.path().display()));
+            left.insert(format!("folder {}", entry.path().display()));
         }
         if depth > 1 {
-            groups(&entry.path(), depth - 1, id, left);
+            named(&entry.path(), depth - 1, id, left);
         }
     }
 }

@@ -223,7 +223,9 @@ fn make_mount_points(spec: &Spec, bundle: &Path, rootfs: &Path) -> Result<(), Fa
     let mounts = || spec.mounts().iter().flatten();
     for mount in mounts() {
         let point = mount.destination();
-        let is_inside = mounts().any(|other| other.destination() != point && point.starts_with(other.destination()));
+        let mut others = mounts().map(oci_spec::runtime::Mount::destination);
+        let is_inside =
+            others.any(|other| other != point && other.as_path() != Path::new("/") && point.starts_with(other));
         if is_inside || root.open(point, OFlag::O_PATH).is_ok() {
             continue;
         }

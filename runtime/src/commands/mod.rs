@@ -297,7 +297,8 @@ impl Cli {
         let root = self.globals.root.map_or_else(root::default, Ok)?;
         let mut runtime = Runtime::new(root).on_warning(log::warning);
         if self.globals.debug {
-            log::debug(&format!("{:?}", std::env::args_os().collect::<Vec<_>>()));
+            // Not the arguments: among them may be secrets for the environment.
+            log::debug(&format!("{} as process {}", VERSION.lines().next().unwrap_or_default(), std::process::id()));
             runtime = runtime.on_step(log::debug);
         }
         let (systemd_cgroup, criu) = (self.globals.systemd_cgroup, self.globals.criu);

@@ -184,8 +184,12 @@ fn filesystem(root: &Root, mount: &PlannedMount, name: &str, late: &mut LateRead
     if name == "overlay"
         && let Some(mut overlay) = Overlay::of_long(&mount.options.data)
     {
+        overlay.rest.retain(|(key, _)| !options::is_optional(key));
         overlay.rest.extend(mount.options.is_read_only().then(|| ("ro".to_owned(), None)));
-        return put(&overlay.mount(mount.options.attr.set)?, mount, &target).at(step, object());
+        let made = overlay.mount(mount.options.attr.set);
+        let made =
+            made.map_err(|failure| Failure { object: format!("{} ({})", object(), failure.object), ..failure })?;
+        return put(&made, mount, &target).at(step, object());
     }
     let opened = FsContext::open(name);
     if matches!(opened, Err(Errno::EPERM)) && name == "sysfs" && mount.with_network {

@@ -102,6 +102,21 @@ fn a_create_that_is_killed_leaves_no_unit() {
     }
 }
 
+/// As after su, or by cron: the user's systemd is not where it is looked for.
+#[test]
+fn without_a_way_to_the_manager() {
+    if !can() {
+        return;
+    }
+    let user = User::new("sleep 1000");
+    std::fs::remove_file(user.folder().join("run/systemd")).expect("link");
+    let error = user.create().error();
+    assert!(error.contains("connect to systemd at"), "{error}");
+    user.call(&["delete", "--force", user.id()]).ok();
+    assert!(!user.record().exists(), "{error}");
+    assert_eq!(user.left_behind(), Vec::<String>::new());
+}
+
 /// The units that callers have got. Another test's may be among them for a moment.
 fn callers_scopes() -> Vec<String> {
     let slices = [manager_group(), manager_group().join("app.slice"), manager_group().join("user.slice")];

@@ -256,21 +256,26 @@ impl Unit {
     fn stop_empty(&self) -> Result<(), Failure> {
         let layout = Layout::detect()?;
         let Some(mounted) = layout.v2().or(layout.systemd().map(|named| &named.mounted)) else { return Ok(()) };
-        let group = match Connection::open(self.manager)?.cgroup_of_scope(&self.name) {
+        // Nobody who could have made it, or who could be asked: a user's units go with the user's systemd.
+        let Ok(mut connection) = Connection::open(self.manager) else { return Ok(()) };
+        let group = match connection.cgroup_of_scope(&self.name) {
             Err(refusal) if refusal.is("NoSuchUnit") => return Ok(()),
             Err(refusal) => return Err(refusal.at("find the cgroup of unit", &self.name)),
-            Ok(group) if group.is_empty() => return self.stop(),
-            Ok(group) => group,
+            // It has not begun, and will not without the process.
+            Ok(group) if group.is_empty() => return Ok(()),
+            Ok(group) => mounted.at.join(group.trim_start_matches('/')),
         };
-        let list = mounted.at.join(group.trim_start_matches('/')).join("cgroup.procs");
         let deadline = Instant::now() + Duration::from_secs(2);
-        loop {
-            match read_file(&list) {
-                Ok(processes) if processes.is_empty() => return self.stop(),
-                Ok(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
-                _ => return Ok(()),
+        while group.is_dir() {
+            if is_empty(&group)? {
+                return self.stop();
             }
+            if Instant::now() > deadline {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
+        Ok(())
     }
 
     fn stop(&self) -> Result<(), Failure> {
@@ -283,6 +288,16 @@ impl Unit {
         let _ = connection.manager("ResetFailedUnit", vec![Value::str(&self.name)]);
         Ok(())
     }
+}
+
+/// Whether no process is in a group nor below it: a unit of somebody else's may have handed its group on.
+fn is_empty(group: &Path) -> Result<bool, Failure> {
+    if let Ok(events) = read_file(&group.join("cgroup.events")) {
+        return Ok(events.lines().any(|line| line == "populated 0"));
+    }
+    let mut below = std::fs::read_dir(group).at("list", group.display())?.flatten();
+    let has_groups = below.any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    Ok(!has_groups && read_file(&group.join("cgroup.procs"))?.is_empty())
 }
 
 const START: &str = "StartTransientUnit";
