@@ -40,8 +40,11 @@ fn demo(_: &Stack, _: &Namespace) -> Result<()> {
 }
 
 fn script(node: &std::path::Path) -> Result<Command> {
-    let mut script = Command::new(programs::repository().join("examples/demo.sh"));
+    // A shell that was started with SIGINT ignored, as behind nohup or &, cannot catch it.
+    let mut script = Command::new("env");
     script
+        .arg("--default-signal=INT")
+        .arg(programs::repository().join("examples/demo.sh"))
         .arg("run")
         .env("BIN", programs::folder()?)
         .env("HELLO", programs::path("orlop-hello")?)
