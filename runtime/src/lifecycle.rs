@@ -128,8 +128,8 @@ impl Runtime {
             status => return Err(Error::WrongStatus { verb: "delete", id: id.to_owned(), status }),
         }
         let hooks = store::read_hooks(folder.path()).ok().flatten();
+        self.tell_step(|| format!("ending process {}, removing {}", record.pid, record.cgroups));
         let ended = end_process(&record);
-        self.tell_step(|| format!("process {} has ended; removing {}", record.pid, record.cgroups));
         let released = folder.release_groups(&record);
         ended.and(released)?;
         Ok(self.remove(folder, &record, hooks.as_ref())?)

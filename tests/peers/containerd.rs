@@ -1,6 +1,5 @@
 //! A containerd of its own, driven by ctr.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -56,8 +55,7 @@ impl Containerd {
 
     /// `ctr run` with the runtime under test, whose state is below the folder too.
     fn run(&self, flags: &[&str], id: &str, program: &[&str]) -> Result<Command> {
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(left::ids(&self.folder))?;
-        writeln!(file, "{id}")?;
+        left::note(&self.folder, id)?;
         let runtime = self.runtime.to_string_lossy();
         let root = self.folder.join("runtime").display().to_string();
         let common = ["run", "--runc-binary", &runtime, "--runc-root", &root];

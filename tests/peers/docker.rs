@@ -1,6 +1,5 @@
 //! A dockerd of its own, without a network.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -8,7 +7,7 @@ use anyhow::{Context, Result};
 use orlop_tests::command;
 
 use crate::podman::{self, IMAGE, SERVICE};
-use crate::{AT_ONCE, Steps, at_once, left, told, told_on_terminal, wait_for};
+use crate::{AT_ONCE, Steps, at_once, left, memory_limit_of, told, told_on_terminal, wait_for};
 
 /// The group that all containers of this dockerd are below.
 const PARENT: &str = "orlop-peers-docker";
@@ -70,13 +69,7 @@ impl Docker {
 
     fn start_container(&self, flags: &[&str], program: &[&str]) -> Result<()> {
         let id = command::stdout(&mut self.run(&[&["--detach"], flags].concat(), program))?;
-        self.note(id.trim())
-    }
-
-    /// Keeps the id of a container, for what it must not leave.
-    fn note(&self, id: &str) -> Result<()> {
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(left::ids(&self.folder))?;
-        Ok(writeln!(file, "{id}")?)
+        left::note(&self.folder, id.trim())
     }
 
     fn ask(&self, name: &str, format: &str) -> Result<String> {
@@ -86,10 +79,7 @@ impl Docker {
     /// The memory limit, where the kernel has it.
     fn memory_limit(&self, name: &str) -> Result<String> {
         let id = self.ask(name, "{{.Id}}")?;
-        let files = [format!("memory/{PARENT}/{id}/memory.limit_in_bytes"), format!("{PARENT}/{id}/memory.max")];
-        let mut limits =
-            files.iter().filter_map(|file| std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(file)).ok());
-        limits.next().with_context(|| format!("no memory limit of {id}"))
+        memory_limit_of(&format!("{PARENT}/{id}"))
     }
 }
 
@@ -148,7 +138,7 @@ fn take(docker: &Docker) -> Result<Steps> {
     let started = at_once(|number| docker.run(&["--detach", &format!("--name=many{number}")], &["sleep", "1000"]))?;
     step("started at once", Ok(format!("{started} of {AT_ONCE}")))?;
     let ids = command::stdout(&mut docker.docker(&["ps", "--quiet", "--no-trunc"]))?;
-    ids.lines().try_for_each(|id| docker.note(id))?;
+    ids.lines().try_for_each(|id| left::note(&docker.folder, id))?;
     step("running", Ok(ids.lines().count().to_string()))?;
     let ids: Vec<&str> = ids.lines().collect();
     command::stdout(&mut docker.docker(&[&["rm", "--force"], &ids[..]].concat()))?;

@@ -1,6 +1,7 @@
 //! What an engine and its containers left: everything that they had was below one folder, or bears its path.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -31,8 +32,14 @@ pub(crate) fn below(folder: &Path) -> Result<Vec<String>> {
 }
 
 /// The file with the ids of all containers that were made.
-pub(crate) fn ids(folder: &Path) -> PathBuf {
+fn ids(folder: &Path) -> PathBuf {
     folder.join("ids")
+}
+
+/// Keeps the id of a container, for what it must not leave.
+pub(crate) fn note(folder: &Path, id: &str) -> Result<()> {
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(ids(folder))?;
+    Ok(writeln!(file, "{id}")?)
 }
 
 /// The folders whose name has the id in it.

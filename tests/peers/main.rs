@@ -98,6 +98,14 @@ fn told_on_terminal(command: &Command) -> Result<String> {
     Ok(format!("{code} {}", lines.join("\n")))
 }
 
+/// The memory limit of a group, where the kernel has it.
+fn memory_limit_of(group: &str) -> Result<String> {
+    let files = [format!("memory/{group}/memory.limit_in_bytes"), format!("{group}/memory.max")];
+    let mut limits =
+        files.iter().filter_map(|file| std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(file)).ok());
+    limits.next().with_context(|| format!("no memory limit of {group}"))
+}
+
 /// Waits for something that comes.
 fn wait_for(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + Duration::from_mins(1);

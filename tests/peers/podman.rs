@@ -1,13 +1,12 @@
 //! podman without systemd and without a network.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use orlop_tests::command;
 
-use crate::{AT_ONCE, Steps, at_once, left, told, told_on_terminal, wait_for};
+use crate::{AT_ONCE, Steps, at_once, left, memory_limit_of, told, told_on_terminal, wait_for};
 
 pub(crate) const IMAGE: &str = "localhost/orlop-peers:latest";
 
@@ -41,13 +40,7 @@ impl Podman {
 
     fn start(&self, flags: &[&str], program: &[&str]) -> Result<()> {
         let id = command::stdout(&mut self.run(&[&["--detach"], flags].concat(), program))?;
-        self.note(id.trim())
-    }
-
-    /// Keeps the id of a container, for what it must not leave.
-    fn note(&self, id: &str) -> Result<()> {
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(left::ids(&self.folder))?;
-        Ok(writeln!(file, "{id}")?)
+        left::note(&self.folder, id.trim())
     }
 
     fn ask(&self, name: &str, format: &str) -> Result<String> {
@@ -73,10 +66,7 @@ impl Podman {
     fn memory_limit(&self, name: &str) -> Result<String> {
         let group = self.ask(name, "{{.State.CgroupPath}}")?;
         let group = group.trim_start_matches('/');
-        let files = [format!("memory/{group}/memory.limit_in_bytes"), format!("{group}/memory.max")];
-        let mut limits =
-            files.iter().filter_map(|file| std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(file)).ok());
-        limits.next().with_context(|| format!("no memory limit of {group}"))
+        memory_limit_of(group)
     }
 }
 
@@ -153,7 +143,7 @@ fn take(podman: &Podman) -> Result<Steps> {
     let started = at_once(|number| podman.run(&["--detach", &format!("--name=many{number}")], &["sleep", "1000"]))?;
     step("started at once", Ok(format!("{started} of {AT_ONCE}")))?;
     let ids = command::stdout(&mut podman.command(&["ps", "--quiet", "--no-trunc"]))?;
-    ids.lines().try_for_each(|id| podman.note(id))?;
+    ids.lines().try_for_each(|id| left::note(&podman.folder, id))?;
     step("running", Ok(ids.lines().count().to_string()))?;
     command::stdout(&mut podman.command(&["rm", "--all", "--force", "--time=0"]))?;
     step("all removed", told(&mut podman.command(&["ps", "--all", "--quiet"])))?;

@@ -12,7 +12,7 @@ use orlop_tests::programs;
 use orlop_tests::vm::Guest;
 use serde_json::Value;
 
-/// Generous: it ends a program that hangs. Emulated, the longest takes ten minutes, on a busy machine twice that.
+/// Generous: it ends a program that hangs. Emulated, the longest takes five minutes, on a busy machine twice that.
 const LIMIT: Duration = Duration::from_mins(30);
 
 /// Loops that wait until chance has it; what they try does not depend on the version of cgroups.

@@ -115,7 +115,7 @@ fn debug_messages_say_what_is_done() {
     has(&said(&["kill", id, "KILL"]), &[&format!("signal 9 goes to process {pid}")]);
     has(
         &said(&["delete", "--force", id]),
-        &["has ended", &format!("removing {}", container.root().join(id).display())],
+        &[&format!("ending process {pid}"), &format!("removing {}", container.root().join(id).display())],
     );
     let ran = container.call(&["--debug", "list", "--quiet"]);
     assert!(ran.stderr.contains("orlop-runtime: debug: version "), "{ran:?}");

@@ -267,7 +267,7 @@ impl Unit {
         };
         let deadline = Instant::now() + Duration::from_secs(2);
         while group.is_dir() {
-            if is_empty(&group)? {
+            if is_empty(&group) {
                 return self.stop();
             }
             if Instant::now() > deadline {
@@ -290,14 +290,15 @@ impl Unit {
     }
 }
 
-/// Whether no process is in a group nor below it: a unit of somebody else's may have handed its group on.
-fn is_empty(group: &Path) -> Result<bool, Failure> {
+/// Whether no process is in a group nor below it: a unit of somebody else's may have handed its group on. One that
+/// systemd removes meanwhile is not empty, but gone.
+fn is_empty(group: &Path) -> bool {
     if let Ok(events) = read_file(&group.join("cgroup.events")) {
-        return Ok(events.lines().any(|line| line == "populated 0"));
+        return events.lines().any(|line| line == "populated 0");
     }
-    let mut below = std::fs::read_dir(group).at("list", group.display())?.flatten();
-    let has_groups = below.any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    Ok(!has_groups && read_file(&group.join("cgroup.procs"))?.is_empty())
+    let Ok(below) = std::fs::read_dir(group) else { return false };
+    let has_groups = below.flatten().any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    !has_groups && read_file(&group.join("cgroup.procs")).is_ok_and(|processes| processes.is_empty())
 }
 
 const START: &str = "StartTransientUnit";
