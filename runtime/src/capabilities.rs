@@ -65,9 +65,6 @@ impl CapabilitySets {
     /// What the spec asks for, as far as it is there to give, and warnings of what is not: the specification
     /// wants that warned about, not failed. No capabilities in the spec is no capabilities.
     pub(crate) fn plan(wanted: Option<&LinuxCapabilities>) -> (CapabilitySets, Vec<String>) {
-        let available = (0..NAMES.len() as u32)
-            .filter(|number| sys::has_bounding(*number).unwrap_or(false))
-            .fold(0, |all, number| all | 1_u64 << number);
         let Some(wanted) = wanted else { return (CapabilitySets::default(), Vec::new()) };
         let sets = CapabilitySets {
             bounding: bits(wanted.bounding().as_ref()),
@@ -77,6 +74,9 @@ impl CapabilitySets {
             ambient: bits(wanted.ambient().as_ref()),
         };
         let all = sets.bounding | sets.effective | sets.permitted | sets.inheritable | sets.ambient;
+        let available = (0..NAMES.len() as u32)
+            .filter(|number| all & 1 << number != 0 && sys::has_bounding(*number).unwrap_or(false))
+            .fold(0, |available, number| available | 1_u64 << number);
         let given = sets.within(available);
         let names = |set: u64| {
             let list = NAMES.iter().enumerate().filter(|(number, _)| set & 1 << number != 0);

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! create                                   init
+//!   | -- Go::Grouped ----------------------> |   only where it begins before its cgroups are made: they are
 //!   | -- Go::Mapped -----------------------> |   only with a new user namespace: its ids are mapped
 //!   | -- Go::Equipped ----------------------> |   only with network devices: they are its own
 //!   | <----------------------- MountsReady -- |   only with hooks that come before pivot_root
@@ -12,6 +13,8 @@
 //!   | <--- Ready [terminal's master] or Failed |
 //!   | -- Go::Recorded ----------------------> |   the state is on disk; without this word init ends
 //!   x                                        |   waits at the gate, <root>/<id>/start.sock
+//!   | -- Go::Start -------------------------> |   instead of both, from a caller that starts it: there is no gate,
+//!   | <---- Failed, or end of file: it runs -- x   and the rest is as with start
 //! start                                      |
 //!   | -- connect, one byte -----------------> |   runs startContainer hooks, executes the program
 //!   | <---- Failed, or end of file: it runs -- x
@@ -118,11 +121,13 @@ pub(crate) enum Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Go {
+    Grouped = b'g',
     Mapped = b'm',
     Equipped = b'e',
     HooksDone = b'h',
     Listened = b'l',
     Recorded = b'r',
+    Start = b's',
 }
 
 /// The two ends of one handshake.
@@ -146,7 +151,7 @@ impl CallerEnd {
     /// One that has ended meanwhile left a report that says why, which is read next.
     pub(crate) fn tell(&self, go: Go) -> Result<(), Failure> {
         match send(self.0.as_raw_fd(), &[go as u8], MsgFlags::MSG_NOSIGNAL) {
-            Err(Errno::EPIPE | Errno::ECONNRESET) if go != Go::Recorded => Ok(()),
+            Err(Errno::EPIPE | Errno::ECONNRESET) if !matches!(go, Go::Recorded | Go::Start) => Ok(()),
             result => result.at(STEP, INIT).map(drop),
         }
     }
@@ -154,6 +159,21 @@ impl CallerEnd {
     /// The next report; `None` when the process executed its program or ended.
     pub(crate) fn report(&self, patience: &mut Patience) -> Result<Option<(Report, Option<OwnedFd>)>, Failure> {
         receive(&self.0, patience)
+    }
+
+    /// Lets a process that has no gate go on, and waits until the program runs.
+    pub(crate) fn start(&self, patience: &mut Patience) -> Result<(), Failure> {
+        self.tell(Go::Start)?;
+        runs(&self.0, patience)
+    }
+}
+
+/// Waits for the end of the talk, which says that the program runs.
+fn runs(socket: &OwnedFd, patience: &mut Patience) -> Result<(), Failure> {
+    match receive(socket, patience)? {
+        None => Ok(()),
+        Some((Report::Failed(failure), _)) => Err(failure),
+        Some((report, _)) => Err(Failure::refused(STEP, INIT, format!("unexpected report {report:?}"))),
     }
 }
 
@@ -198,7 +218,8 @@ impl AsFd for Gate {
     }
 }
 
-const GATE: &str = "start.sock";
+/// The gate's file in the container's folder.
+pub(crate) const GATE: &str = "start.sock";
 
 /// The gate's address below the container's folder, by descriptor: socket addresses have 107 bytes only.
 fn gate_address(folder: BorrowedFd<'_>) -> Result<UnixAddr, Failure> {
@@ -241,11 +262,7 @@ impl Gate {
         be_patient(&gate)?;
         connect(gate.as_raw_fd(), &gate_address(folder)?).at("connect to", GATE)?;
         send(gate.as_raw_fd(), &[1], MsgFlags::MSG_NOSIGNAL).at(STEP, INIT)?;
-        match receive(&gate, patience)? {
-            None => Ok(()),
-            Some((Report::Failed(failure), _)) => Err(failure),
-            Some((report, _)) => Err(Failure::refused(STEP, INIT, format!("unexpected report {report:?}"))),
-        }
+        runs(&gate, patience)
     }
 }
 

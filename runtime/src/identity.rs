@@ -4,7 +4,8 @@ use std::os::fd::OwnedFd;
 
 use nix::unistd::Pid;
 
-use crate::{procfs, sys};
+use crate::procfs;
+use crate::sys::{self, MemoryMap};
 
 /// What /proc/PID/stat says about a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,10 +30,7 @@ impl ProcessStat {
     }
 
     fn parse(stat: &[u8]) -> Option<ProcessStat> {
-        // The second field is the name in parentheses, and a name may hold anything: also what is not UTF-8,
-        // as when the kernel cuts a longer one inside of a letter.
-        let name_end = stat.iter().rposition(|byte| *byte == b')')?;
-        let fields: Vec<&str> = std::str::from_utf8(stat.get(name_end + 2..)?).ok()?.split(' ').collect();
+        let fields = after_name(stat)?;
         let flags: u64 = fields.get(6)?.parse().ok()?;
         Some(ProcessStat {
             state: fields.first()?.chars().next()?,
@@ -50,6 +48,34 @@ impl ProcessStat {
     pub(crate) fn is_stopped(&self) -> bool {
         self.state == 'T'
     }
+}
+
+/// The fields of a line from the third on: `[n - 3]` is what proc_pid_stat(5) numbers n.
+fn after_name(stat: &[u8]) -> Option<Vec<&str>> {
+    // The second is the name in parentheses, and a name may hold anything: also what is not UTF-8, as when the kernel
+    // cuts a longer one inside of a letter.
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    Some(std::str::from_utf8(stat.get(name_end + 2..)?).ok()?.trim_end().split(' ').collect())
+}
+
+/// Where in memory the calling process has its program, its arguments and its environment.
+pub(crate) fn own_memory() -> Option<MemoryMap> {
+    let stat = procfs::read("/proc/self/stat").ok()?;
+    let fields = after_name(&stat)?;
+    let field = |number: usize| fields.get(number - 3)?.parse().ok();
+    Some(MemoryMap {
+        start_code: field(26)?,
+        end_code: field(27)?,
+        start_stack: field(28)?,
+        start_data: field(45)?,
+        end_data: field(46)?,
+        start_brk: field(47)?,
+        arg_start: field(48)?,
+        arg_end: field(49)?,
+        env_start: field(50)?,
+        env_end: field(51)?,
+        ..MemoryMap::default()
+    })
 }
 
 /// A pidfd for the process that had this number and began at this time, if it lives.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Hooks;
 
-use crate::cgroups::Entrance;
+use crate::cgroups::{Cgroups, Entrance};
 use crate::devices::{self, Node};
 use crate::error::{Context, Failure};
 use crate::handshake::{Gate, Go, ProcessEnd, Report};
@@ -32,6 +32,8 @@ pub(crate) struct InitPlan {
     pub(crate) open: bool,
     pub(crate) entrance: Entrance,
     pub(crate) cgroups: CgroupView,
+    /// Whether it begins while its groups are being made, and is told when they are.
+    pub(crate) is_early: bool,
     pub(crate) rootfs: PathBuf,
     pub(crate) detached: Option<OwnedFd>,
     pub(crate) read_only: bool,
@@ -49,18 +51,33 @@ pub(crate) struct InitPlan {
     pub(crate) hooks: Hooks,
     /// For the hooks that run in here.
     pub(crate) state: State,
-    pub(crate) gate: Gate,
+    /// Where it waits for its start; nowhere if its caller starts it.
+    pub(crate) gate: Option<Gate>,
     pub(crate) caller: ProcessEnd,
 }
 
 impl InitPlan {
     fn fds(&self) -> Vec<RawFd> {
-        let mut fds = vec![self.gate.as_fd().as_raw_fd(), self.caller.as_fd().as_raw_fd()];
+        let mut fds = vec![self.caller.as_fd().as_raw_fd()];
+        fds.extend(self.gate.iter().map(|gate| gate.as_fd().as_raw_fd()));
         fds.extend(self.entrance.fds());
         fds.extend(self.namespaces.fds().map(AsRawFd::as_raw_fd));
         fds.extend(self.detached.iter().map(AsRawFd::as_raw_fd));
         fds.extend(self.mounts.iter().filter_map(PlannedMount::fd).map(AsRawFd::as_raw_fd));
         fds
+    }
+
+    /// A network namespace takes the kernel half a millisecond, and six version 1 groups take another. Devices that come
+    /// from the caller need the namespace to be there first.
+    pub(crate) fn gains_by_an_early_start(&self) -> bool {
+        self.namespaces.can_leave_network() && !self.net_devices
+    }
+
+    /// To be cloned while `groups` are being made, which are all of version 1.
+    pub(crate) fn start_early(&mut self, groups: &Cgroups) {
+        self.is_early = true;
+        self.cgroups.own = groups.clone();
+        self.namespaces.leave_network();
     }
 
     /// Whether somebody has to do something between the mounts and pivot_root.
@@ -93,6 +110,11 @@ pub(crate) fn go_ahead(plan: &mut InitPlan) -> Result<(), Failure> {
 fn set_up(plan: &mut InitPlan) -> Result<Option<OwnedFd>, Failure> {
     plan.process.begin(plan.fds(), plan.open)?;
     let proc = ProcFs::open()?;
+    if plan.is_early {
+        plan.namespaces.make_network()?;
+        plan.caller.wait_for(Go::Grouped)?;
+        plan.cgroups.own.enter()?;
+    }
     plan.entrance.enter()?;
     schedule::leave_callers_cpus();
     enter_namespaces(plan, &proc)?;
@@ -174,10 +196,11 @@ fn mount_all(plan: &InitPlan, root: &Root) -> Result<LateReadOnly, Failure> {
         devices::make(root, &plan.nodes)?;
     }
     let cwd = plan.process.cwd();
-    match root.make_dir_all(cwd) {
+    if cwd != Path::new("/") {
         // A read-only root without the folder, or a path through `..` or a file: chdir has the last word.
-        Ok(_) | Err(_) => Ok(late),
+        let _ = root.make_dir_all(cwd);
     }
+    Ok(late)
 }
 
 fn set_sysctls(plan: &InitPlan, proc: &ProcFs) -> Result<(), Failure> {
@@ -198,13 +221,17 @@ fn run_early_hooks(plan: &InitPlan, root: &Root) -> Result<(), Failure> {
     hooks::run("createContainer", plan.hooks.create_container().as_ref(), &hooks::inside(&plan.state), Some(&[]))
 }
 
-/// Reports, waits at the gate, and becomes the program.
+/// Reports, waits for its start, and becomes the program.
 fn finish(plan: &InitPlan, terminal: Option<OwnedFd>) -> ! {
     let opened = plan.caller.report(&Report::Ready, terminal.as_ref().map(AsFd::as_fd)).and_then(|()| {
         drop(terminal);
-        plan.gate.wait(&plan.caller)
+        match &plan.gate {
+            Some(gate) => gate.wait(&plan.caller).map(Some),
+            None => plan.caller.wait_for(Go::Start).map(|()| None),
+        }
     });
-    let Ok(starter) = opened else { sys::exit_now(1) };
+    let Ok(knocked) = opened else { sys::exit_now(1) };
+    let starter = knocked.as_ref().unwrap_or(&plan.caller);
     let state = State { status: Status::Created, ..hooks::inside(&plan.state) };
     let failure =
         match hooks::run("startContainer", plan.hooks.start_container().as_ref(), &state, Some(plan.process.env())) {

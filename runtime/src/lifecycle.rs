@@ -1,13 +1,11 @@
-//! What happens to a container after create: start, kill, delete, and the questions about it.
+//! What happens to a container after its start: kill, delete, and the questions about it.
 
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use nix::unistd::Pid;
 use oci_spec::runtime::{Hooks, LinuxResources, Spec};
 
 use crate::error::{Context, Error, Failure};
-use crate::handshake::{Gate, Patience};
 use crate::identity::{ProcessStat, open_process};
 use crate::status::{State, Status};
 use crate::store::{self, Edition, Folder, Record};
@@ -17,41 +15,6 @@ use crate::{Runtime, Signal, cgroups, hooks, kin, sys};
 const DEATH_WITHIN: u32 = 10_000;
 
 impl Runtime {
-    /// Runs the start hooks and lets the process execute its program; that this failed is an error here, and
-    /// the container has stopped then.
-    pub fn start(&self, id: &str) -> Result<(), Error> {
-        let folder = Folder::open(self.root(), id, "start")?;
-        let record = folder.record(id)?;
-        match status(&record) {
-            Status::Created => (),
-            status => return Err(Error::WrongStatus { verb: "start", id: id.to_owned(), status }),
-        }
-        let hooks = store::read_hooks(folder.path())?;
-        let start_container = hooks.as_ref().and_then(|all| all.start_container().as_ref());
-        self.tell_step(|| format!("process {} is to run its hooks and its program", record.pid));
-        let mut patience = Patience::new(record.pid, hooks::time(start_container));
-        Gate::open(folder.as_fd(), &mut patience).inspect_err(|_| {
-            // One that was given up must not get as far as its program later.
-            if patience.is_over() {
-                end(&record);
-            }
-        })?;
-        // A hook may call the runtime about its container.
-        drop(folder);
-        self.tell_step(|| "the program runs".to_owned());
-        let Some(all) = hooks else { return Ok(()) };
-        let ran = hooks::run("poststart", all.poststart().as_ref(), &State::of(&record, Status::Running), None);
-        Ok(ran.inspect_err(|_| self.end(&record))?)
-    }
-
-    /// Ends a container, as the specification has it after a hook that failed, if it is still the same.
-    fn end(&self, record: &Record) {
-        let Ok(folder) = Folder::open(self.root(), &record.id, "end") else { return };
-        if folder.record(&record.id).is_ok_and(|now| now.start_time == record.start_time && now.pid == record.pid) {
-            end(record);
-        }
-    }
-
     /// The container's state; the status is read from the kernel.
     pub fn state(&self, id: &str) -> Result<State, Error> {
         let record = self.record(id)?;
@@ -271,7 +234,7 @@ pub(crate) fn status(record: &Record) -> Status {
 }
 
 /// Kills all that a container has; what cannot be killed now is left to delete.
-fn end(record: &Record) {
+pub(crate) fn end(record: &Record) {
     let _ = end_process(record).and_then(|()| record.cgroups.kill_all());
 }
 

@@ -56,8 +56,8 @@ pub(crate) fn error(message: &str) {
 }
 
 fn write(level: &str, message: &str) {
-    // A closed standard error must not change what the command does.
-    let _ = writeln!(std::io::stderr(), "orlop-runtime: {level}: {message}");
+    // In one piece, whatever else is written there. A closed standard error must not change what the command does.
+    let _ = std::io::stderr().write_all(format!("orlop-runtime: {level}: {message}\n").as_bytes());
     write_to_file(level, message);
 }
 

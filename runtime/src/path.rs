@@ -57,7 +57,7 @@ impl Root {
     pub(crate) fn make_dir_without_links(&self, path: &Path) -> nix::Result<OwnedFd> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
         match self.open_without_links(path, flags) {
-            Err(Errno::ENOENT) => self.make_dir_all(path).and_then(|_| self.open_without_links(path, flags)),
+            Err(Errno::ENOENT) => self.make_missing_dir(path).and_then(|_| self.open_without_links(path, flags)),
             result => result,
         }
     }
@@ -90,9 +90,29 @@ impl Root {
     /// Opens the folder `path`, making what is missing with mode 0755.
     pub(crate) fn make_dir_all(&self, path: &Path) -> nix::Result<OwnedFd> {
         match self.open_target(path, OFlag::O_PATH | OFlag::O_DIRECTORY) {
-            Err(Errno::ENOENT) => self.make(path, true),
+            Err(Errno::ENOENT) => self.make_missing_dir(path),
             result => result,
         }
+    }
+
+    /// Likewise, for a folder that was not found. Most often its last name alone is missing, and nothing on the way is
+    /// a link: then there is no walk.
+    pub(crate) fn make_missing_dir(&self, path: &Path) -> nix::Result<OwnedFd> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        if let Some((name, above)) = normal_components(path)?.split_last() {
+            let above: PathBuf = above.iter().collect();
+            let parent = match above.as_os_str().is_empty() {
+                true => self.0.try_clone().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))),
+                false => self.open_without_links(&above, flags),
+            };
+            if let Ok(parent) = parent
+                && mkdirat(&parent, *name, Mode::from_bits_truncate(0o755)).is_ok()
+                && let Ok(made) = openat(&parent, *name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
+            {
+                return Ok(made);
+            }
+        }
+        self.make(path, true)
     }
 
     /// Opens the file `path`, making an empty one with its folders when it is missing.

@@ -23,6 +23,8 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use crate::error::{Context, Failure};
+use crate::identity::own_memory;
+use crate::path::fd_path;
 use crate::sys::{self, MountAttr};
 
 /// Executes the running program again from a read-only mount of its file, unless it runs from one already.
@@ -41,6 +43,9 @@ pub fn run_from_read_only_mount() -> Result<(), Failure> {
         copy => {
             let copy = copy.at(step, path.display())?;
             sys::set_mount_attr(&copy, &MountAttr::READ_ONLY, false).at(step, path.display())?;
+            if take_place(&copy) {
+                return Ok(());
+            }
             copy
         }
     };
@@ -57,6 +62,12 @@ pub fn run_from_read_only_mount() -> Result<(), Failure> {
     let env = strings(env.collect())?;
     let errno = sys::execveat(&copy, &args, &env);
     Err(Failure::new(step, path.display(), errno))
+}
+
+/// Lets the file that a descriptor stands for be the running program's, if the kernel can do that.
+fn take_place(copy: &OwnedFd) -> bool {
+    let file = File::open(fd_path(copy.as_fd()));
+    file.is_ok_and(|file| own_memory().is_some_and(|memory| sys::replace_program(&file, memory).is_ok()))
 }
 
 /// Whether a file is root's and nobody else may write to it, with the caller not being root. Seen from inside a user

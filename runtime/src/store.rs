@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroups::{Below, Cgroups, Entrance, Place, Unit};
 use crate::config;
 use crate::error::{Context, Error, Failure};
+use crate::handshake::GATE;
 use crate::identity::user_name;
 use crate::resctrl::Resctrl;
 use crate::status::Status;
@@ -81,6 +82,11 @@ impl Record {
         let mut entrance = self.cgroups.entrance(below)?;
         self.resctrl.as_ref().map_or(Ok(()), |resctrl| resctrl.open_doors(&mut entrance))?;
         Ok(entrance)
+    }
+
+    /// Whether a process gets into all groups by itself, at a time of its own.
+    pub(crate) fn can_be_entered_later(&self) -> bool {
+        self.cgroups.are_version1() && self.resctrl.is_none()
     }
 
     pub(crate) fn new(id: &str, bundle: PathBuf, rootfs: PathBuf, spec: &Spec) -> Record {
@@ -255,6 +261,13 @@ impl Folder {
 
     /// Removes the folder; whatever of it is gone already is fine.
     pub(crate) fn remove(self) -> Result<(), Failure> {
+        // What is in there as a rule, and then what else there is, if the folder will not go.
+        for name in [GATE, CONFIG, STATE] {
+            let _ = std::fs::remove_file(self.path.join(name));
+        }
+        if std::fs::remove_dir(&self.path).is_ok() {
+            return Ok(());
+        }
         match std::fs::remove_dir_all(&self.path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at("remove", self.path.display()),
             _ => Ok(()),

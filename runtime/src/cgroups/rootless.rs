@@ -33,7 +33,8 @@ impl Lenience {
         !self.placed && is_denial(failure) && self.asked.unwrap_or_else(is_unprivileged)
     }
 
-    pub(super) fn needs_none(self) -> bool {
+    /// Whether groups that cannot be made are done without.
+    pub(crate) fn needs_none(self) -> bool {
         !self.placed && self.asked.unwrap_or_else(is_unprivileged)
     }
 }

@@ -28,9 +28,9 @@ impl Run {
     pub(super) fn run(self, cli: &Context) -> Result<ExitCode, Failure> {
         let id = self.bundle.id.clone();
         let options = self.bundle.options(cli, self.detach)?;
-        let created = cli.runtime.create(options)?;
+        let (created, held) = cli.runtime.create_held(options)?;
         let stay = Stay { detach: self.detach, subreaper: !self.no_subreaper, keep: self.keep };
-        stay.with(cli, &id, created, || Ok(cli.runtime.start(&id)?))
+        stay.with(cli, &id, created, || Ok(cli.runtime.start_held(held)?))
     }
 }
 

@@ -3,22 +3,22 @@
 mod accompany;
 mod plan;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxResources, Spec};
 
-use crate::cgroups::{Cgroups, Holder, Layout, Lenience, Place, UnitPlan};
+use crate::cgroups::{Below, Cgroups, Holder, Layout, Lenience, Place, UnitPlan};
 use crate::child::Child;
 use crate::error::{Context, Error, Failure};
-use crate::handshake::{self, Go};
+use crate::handshake::{self, CallerEnd, Gate, Go};
 use crate::identity::ProcessStat;
 use crate::init::{self, InitPlan};
 use crate::options::{CreateOptions, Created};
 use crate::process::check_preserved;
 use crate::resctrl::Resctrl;
+use crate::start::Held;
 use crate::store::{self, Folder, Record};
 use crate::terminal::{hand_over, no_terminal};
 use crate::user_namespace::hinder;
@@ -38,13 +38,27 @@ impl Runtime {
     /// Makes a container and leaves its process waiting, before its program is executed. When it fails,
     /// nothing of the container is left.
     pub fn create(&self, opts: CreateOptions) -> Result<Created, Error> {
+        let (created, held) = self.make(opts, false)?;
+        drop(held);
+        Ok(created)
+    }
+
+    /// As [`Runtime::create`], for a caller that goes on with [`Runtime::start_held`] itself.
+    pub fn create_held(&self, opts: CreateOptions) -> Result<(Created, Held), Error> {
+        self.make(opts, true)
+    }
+
+    fn make(&self, opts: CreateOptions, to_hold: bool) -> Result<(Created, Held), Error> {
         store::check_id(&opts.id)?;
         check_preserved(opts.listen_fds.saturating_add(opts.preserve_fds))?;
         let checked = self.read(&opts)?;
         let folder = Folder::create(self.root(), &opts.id)?;
         let mut record = Record::new(&opts.id, checked.bundle.clone(), checked.rootfs.clone(), &checked.spec);
-        match self.create_in(&folder, &mut record, opts, &checked) {
-            Ok(created) => Ok(created),
+        match self.create_in(&folder, &mut record, opts, &checked, to_hold) {
+            Ok((created, caller)) => {
+                let hooks = checked.spec.hooks().clone();
+                Ok((created, Held { folder, record, hooks, caller }))
+            }
             Err(error) => Err(match self.clean_up(folder, &record, &checked.spec) {
                 Ok(()) => error,
                 Err(failure) => Error::Unclean { error: Box::new(error), cleanup: failure.to_string() },
@@ -83,7 +97,8 @@ impl Runtime {
         record: &mut Record,
         opts: CreateOptions,
         checked: &Checked,
-    ) -> Result<Created, Error> {
+        to_hold: bool,
+    ) -> Result<(Created, CallerEnd), Error> {
         let spec = &checked.spec;
         let linux = spec.linux().as_ref().ok_or_else(|| Error::invalid("linux", "it is missing"))?;
         let resources = linux.resources().as_ref();
@@ -91,47 +106,58 @@ impl Runtime {
         record.resctrl = Resctrl::plan(linux, &opts.id)?;
         let pid_file = opts.pid_file.clone();
         let (console, pidfd_socket) = (opts.console_socket.clone(), opts.pidfd_socket.clone());
+        let (by_systemd, rootless) = (opts.systemd_cgroup, opts.rootless);
         self.tell_step(|| format!("container {:?}, root filesystem {}", opts.id, checked.rootfs.display()));
+        let (caller, process) = handshake::pair()?;
+        let mut plan = plan::plan(self, record, opts, checked, linux, process)?;
+        plan.gate = (!to_hold).then(|| Gate::new(folder.as_fd())).transpose()?;
+        let in_new_user = plan.namespaces.has_new_user();
+        if in_new_user {
+            plan.process.give_pipes(linux.uid_mappings().as_deref().unwrap_or_default());
+        }
+        record.own_pid_namespace = plan.namespaces.has_own_pid();
         // From here on things are made: first the record of what will have to be removed.
-        let (holder, lent) = if opts.systemd_cgroup {
-            let unit = UnitPlan::new(spec, linux, &opts.id, layout)?;
-            (Some(start_unit(folder, record, &unit, layout, resources)?), Cgroups::default())
+        let (mut holder, mut early) = (None, None);
+        if by_systemd {
+            let unit = UnitPlan::new(spec, linux, &record.id, layout)?;
+            holder = Some(start_unit(folder, record, &unit, layout, resources)?);
         } else {
-            let place = Place::new(linux.cgroups_path().as_deref(), &opts.id)?;
-            let lenience = Lenience::new(opts.rootless, linux.cgroups_path().as_deref());
+            let place = Place::new(linux.cgroups_path().as_deref(), &record.id)?;
+            let lenience = Lenience::new(rootless, linux.cgroups_path().as_deref());
             record.cgroups = Cgroups::plan(layout, &place, resources, lenience)?;
             record.place = place.of_caller();
             folder.write_record(record)?;
-            let lent = record.cgroups.create(resources, lenience)?;
-            if !lent.0.is_empty() {
+            if !lenience.needs_none() && record.can_be_entered_later() && plan.gains_by_an_early_start() {
+                plan.start_early(&record.cgroups);
+                early = Some(clone(&mut plan)?);
+            }
+            plan.cgroups.lent = record.cgroups.create(resources, lenience)?;
+            if !plan.cgroups.lent.0.is_empty() {
                 folder.write_record(record)?;
             }
-            (None, lent)
-        };
+        }
         // Says, by being there, that the cgroups are ours.
         folder.write_config(&checked.config)?;
         if let (Some(resctrl), Some(wanted)) = (&record.resctrl, linux.intel_rdt()) {
             resctrl.make(wanted)?;
         }
-
         self.tell_step(|| format!("in {}", record.cgroups));
-        let (caller, process) = handshake::pair()?;
-        let mut plan = plan::plan(self, record, folder, opts, checked, linux, process)?;
-        plan.cgroups.lent = lent;
-        record.own_pid_namespace = plan.namespaces.has_own_pid();
         if record.cgroups.0.is_empty() && !record.own_pid_namespace {
             (self.warn)(
                 "a container with neither a cgroup nor a process namespace of its own: processes that its own ones \
                  leave behind cannot be found and killed",
             );
         }
-        let in_new_user = plan.namespaces.has_new_user();
-        if in_new_user {
-            plan.process.give_pipes(linux.uid_mappings().as_deref().unwrap_or_default());
-        }
-        let (pid, pidfd) = clone(&mut plan)?;
+        let mut child = if let Some(child) = early {
+            caller.tell(Go::Grouped)?;
+            child
+        } else {
+            plan.cgroups.own = record.cgroups.clone();
+            plan.entrance = record.entrance(&Below::default())?;
+            clone(&mut plan)?
+        };
+        let pid = child.pid;
         self.tell_step(|| format!("process {pid} makes its namespaces and mounts"));
-        let mut child = Child::new(pid, pidfd);
         drop(plan);
         // A limit of one process is one without the unit's holder.
         let held = holder.map(drop);
@@ -156,12 +182,12 @@ impl Runtime {
         if let Some(path) = pid_file {
             store::publish(&path, record.pid.to_string().as_bytes())?;
         }
-        caller.tell(Go::Recorded)?;
+        if !to_hold {
+            caller.tell(Go::Recorded)?;
+        }
         self.tell_step(|| format!("process {pid} waits for start"));
-        child
-            .keep()
-            .map(|pidfd| Created { pid, pidfd, terminal, own_pid_namespace: record.own_pid_namespace })
-            .ok_or_else(|| Error::InitDied("went away".to_owned()))
+        let pidfd = child.keep().ok_or_else(|| Error::InitDied("went away".to_owned()))?;
+        Ok((Created { pid, pidfd, terminal, own_pid_namespace: record.own_pid_namespace }, caller))
     }
 
     /// Undoes a create that failed; the process is gone already. As after any other life of a container its
@@ -207,8 +233,8 @@ fn check_console(opts: &CreateOptions, spec: &Spec) -> Result<(), Error> {
     }
 }
 
-/// Clones the container's first process, which goes its own way.
-fn clone(plan: &mut InitPlan) -> Result<(Pid, OwnedFd), Error> {
+/// Clones the container's first process, which goes its own way; here it ends with the value.
+fn clone(plan: &mut InitPlan) -> Result<Child, Error> {
     let guard = plan.namespaces.for_children()?;
     let object = "the container's process";
     if plan.namespaces.goes_ahead() {
@@ -217,13 +243,13 @@ fn clone(plan: &mut InitPlan) -> Result<(Pid, OwnedFd), Error> {
         let fork = |plan: &InitPlan| sys::clone_process(0, plan.entrance.unified());
         let cloned = user_namespace::clone_ahead(plan, fork, plan.namespaces.clone, init::go_ahead, init::run);
         drop(guard);
-        return cloned.at("clone", object)?;
+        return cloned.at("clone", object)?.map(|(pid, pidfd)| Child::new(pid, pidfd));
     }
     let cloned = sys::clone_process(plan.namespaces.clone, plan.entrance.unified());
     match cloned.at("clone", object).map_err(|failure| why_not_cloned(failure, plan))? {
-        Some(child) => {
+        Some((pid, pidfd)) => {
             drop(guard);
-            Ok(child)
+            Ok(Child::new(pid, pidfd))
         }
         None => init::run(plan),
     }

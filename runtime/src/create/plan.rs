@@ -1,28 +1,25 @@
 //! From the configuration to all that the container's process needs to know.
 
-use std::os::fd::AsFd;
-
 use oci_spec::runtime::Linux;
 
 use super::Checked;
-use crate::cgroups::{Below, Cgroups};
+use crate::cgroups::Entrance;
 use crate::error::Error;
-use crate::handshake::{Gate, ProcessEnd};
+use crate::handshake::ProcessEnd;
 use crate::init::InitPlan;
 use crate::mounts::{self, PlannedMount};
 use crate::namespaces::Namespaces;
 use crate::options::CreateOptions;
 use crate::process::{ProcessPlan, ProcessRequest};
 use crate::status::{State, Status};
-use crate::store::{Folder, Record};
+use crate::store::Record;
 use crate::user_namespace::Caller;
 use crate::{Runtime, devices, net_devices, rootfs};
 
-/// Decides everything before the process is there, where a mistake costs least.
+/// Decides everything before anything is made, where a mistake costs least. The groups come later.
 pub(super) fn plan(
     runtime: &Runtime,
     record: &Record,
-    folder: &Folder,
     opts: CreateOptions,
     checked: &Checked,
     linux: &Linux,
@@ -61,8 +58,9 @@ pub(super) fn plan(
         process,
         open: namespaces.has_new_user() && !namespaces.joins_any() && Caller::current().is_ordinary(),
         namespaces,
-        entrance: record.entrance(&Below::default())?,
-        cgroups: mounts::CgroupView { own: record.cgroups.clone(), lent: Cgroups::default() },
+        entrance: Entrance::default(),
+        cgroups: mounts::CgroupView::default(),
+        is_early: false,
         rootfs: checked.rootfs.clone(),
         detached: rootfs::mount_detached(&opts.rootfs)?,
         read_only: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
@@ -78,7 +76,7 @@ pub(super) fn plan(
         net_devices: net_devices::wanted(linux),
         hooks: spec.hooks().clone().unwrap_or_default(),
         state: State::of(record, Status::Creating),
-        gate: Gate::new(folder.as_fd())?,
+        gate: None,
         caller,
     })
 }

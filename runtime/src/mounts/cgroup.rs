@@ -12,7 +12,7 @@ use crate::path::Root;
 use crate::sys::{self, FsContext, MountAttr, attr};
 
 /// The groups that a container sees.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct CgroupView {
     pub(crate) own: Cgroups,
     /// Those of its caller, where it has none of its own: to be looked at only, for they may be the caller's to

@@ -176,7 +176,7 @@ fn filesystem(root: &Root, mount: &PlannedMount, name: &str, late: &mut LateRead
         match root.open_target(&mount.destination, OFlag::O_PATH | OFlag::O_DIRECTORY) {
             Err(Errno::ENOENT) => {
                 covers = false;
-                root.make_dir_all(&mount.destination).at(step, object())?
+                root.make_missing_dir(&mount.destination).at(step, object())?
             }
             opened => opened.at(step, object())?,
         }

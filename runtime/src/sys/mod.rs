@@ -8,6 +8,7 @@ mod credentials;
 mod mount;
 mod network;
 mod process;
+mod program;
 mod schedule;
 mod terminal;
 
@@ -17,6 +18,7 @@ pub(crate) use credentials::*;
 pub(crate) use mount::*;
 pub(crate) use network::raise_loopback;
 pub(crate) use process::*;
+pub(crate) use program::{MemoryMap, replace_program};
 pub(crate) use schedule::*;
 pub(crate) use terminal::*;
 
