@@ -3,7 +3,6 @@
 //!
 //! ```text
 //! create                                   init
-//!   | -- Go::Grouped ----------------------> |   only where it begins before its cgroups are made: they are
 //!   | -- Go::Mapped -----------------------> |   only with a new user namespace: its ids are mapped
 //!   | -- Go::Equipped ----------------------> |   only with network devices: they are its own
 //!   | <----------------------- MountsReady -- |   only with hooks that come before pivot_root
@@ -121,7 +120,6 @@ pub(crate) enum Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Go {
-    Grouped = b'g',
     Mapped = b'm',
     Equipped = b'e',
     HooksDone = b'h',

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Hooks;
 
-use crate::cgroups::{Cgroups, Entrance};
+use crate::cgroups::Entrance;
 use crate::devices::{self, Node};
 use crate::error::{Context, Failure};
 use crate::handshake::{Gate, Go, ProcessEnd, Report};
@@ -32,8 +32,6 @@ pub(crate) struct InitPlan {
     pub(crate) open: bool,
     pub(crate) entrance: Entrance,
     pub(crate) cgroups: CgroupView,
-    /// Whether it begins while its groups are being made, and is told when they are.
-    pub(crate) is_early: bool,
     pub(crate) rootfs: PathBuf,
     pub(crate) detached: Option<OwnedFd>,
     pub(crate) read_only: bool,
@@ -67,19 +65,6 @@ impl InitPlan {
         fds
     }
 
-    /// A network namespace takes the kernel half a millisecond, and six version 1 groups take another. Devices that come
-    /// from the caller need the namespace to be there first.
-    pub(crate) fn gains_by_an_early_start(&self) -> bool {
-        self.namespaces.can_leave_network() && !self.net_devices
-    }
-
-    /// To be cloned while `groups` are being made, which are all of version 1.
-    pub(crate) fn start_early(&mut self, groups: &Cgroups) {
-        self.is_early = true;
-        self.cgroups.own = groups.clone();
-        self.namespaces.leave_network();
-    }
-
     /// Whether somebody has to do something between the mounts and pivot_root.
     pub(crate) fn has_early_hooks(hooks: &Hooks) -> bool {
         #[allow(deprecated)]
@@ -110,11 +95,6 @@ pub(crate) fn go_ahead(plan: &mut InitPlan) -> Result<(), Failure> {
 fn set_up(plan: &mut InitPlan) -> Result<Option<OwnedFd>, Failure> {
     plan.process.begin(plan.fds(), plan.open)?;
     let proc = ProcFs::open()?;
-    if plan.is_early {
-        plan.namespaces.make_network()?;
-        plan.caller.wait_for(Go::Grouped)?;
-        plan.cgroups.own.enter()?;
-    }
     plan.entrance.enter()?;
     schedule::leave_callers_cpus();
     enter_namespaces(plan, &proc)?;

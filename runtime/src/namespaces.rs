@@ -36,8 +36,6 @@ pub(crate) struct Namespaces {
     late_time: bool,
     /// The same of its IPC namespace: the root of its mqueue belongs to who makes it.
     late_ipc: bool,
-    /// The same of its network namespace, for the time that it takes.
-    late_network: bool,
 }
 
 pub(crate) fn flag(kind: LinuxNamespaceType) -> u64 {
@@ -104,22 +102,7 @@ impl Namespaces {
     }
 
     pub(crate) fn has_new_network(&self) -> bool {
-        self.clone & ns::NET != 0 || self.late_network
-    }
-
-    /// Whether the new process could as well make its network namespace itself: it has the same rights as its caller.
-    pub(crate) fn can_leave_network(&self) -> bool {
-        self.clone & ns::NET != 0 && !self.has_new_user() && !self.goes_ahead()
-    }
-
-    /// Has the new process make it, by [`Namespaces::make_network`].
-    pub(crate) fn leave_network(&mut self) {
-        self.clone &= !ns::NET;
-        self.late_network = true;
-    }
-
-    pub(crate) fn make_network(&self) -> Result<(), Failure> {
-        sys::unshare(ns::NET).at("make", name(ns::NET))
+        self.clone & ns::NET != 0
     }
 
     /// Puts the caller's children into the process and time namespaces, until the guard goes.

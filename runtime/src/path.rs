@@ -98,21 +98,18 @@ impl Root {
     /// Likewise, for a folder that was not found. Most often its last name alone is missing, and nothing on the way is
     /// a link: then there is no walk.
     pub(crate) fn make_missing_dir(&self, path: &Path) -> nix::Result<OwnedFd> {
+        self.make_last(path).or_else(|_| self.make(path, true))
+    }
+
+    fn make_last(&self, path: &Path) -> nix::Result<OwnedFd> {
+        let names = normal_components(path)?;
+        let (name, above) = names.split_last().ok_or(Errno::EEXIST)?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
-        if let Some((name, above)) = normal_components(path)?.split_last() {
-            let above: PathBuf = above.iter().collect();
-            let parent = match above.as_os_str().is_empty() {
-                true => self.0.try_clone().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))),
-                false => self.open_without_links(&above, flags),
-            };
-            if let Ok(parent) = parent
-                && mkdirat(&parent, *name, Mode::from_bits_truncate(0o755)).is_ok()
-                && let Ok(made) = openat(&parent, *name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
-            {
-                return Ok(made);
-            }
-        }
-        self.make(path, true)
+        let above: Option<PathBuf> = (!above.is_empty()).then(|| above.iter().collect());
+        let opened = above.map(|above| self.open_without_links(&above, flags)).transpose()?;
+        let parent = opened.as_ref().map_or(self.0.as_fd(), AsFd::as_fd);
+        mkdirat(parent, *name, Mode::from_bits_truncate(0o755))?;
+        openat(parent, *name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
     }
 
     /// Opens the file `path`, making an empty one with its folders when it is missing.

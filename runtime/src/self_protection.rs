@@ -3,10 +3,11 @@
 //! A container can come to hold our executable: by an entry point `/proc/self/exe`, by a script whose
 //! interpreter is that, or by looking at a process of ours that has entered its namespaces. As root it could
 //! then write to the file, and the next container would be started by the attacker. So the program runs from
-//! a read-only mount of its own file: a detached copy of the file's mount that is made read-only and executed
-//! in place of the file. After that the copy is attached nowhere and no descriptor is left of it, so nobody
-//! can change it back; the file has no other way in. That costs one execve: once per call of the command
-//! line, once in the life of a shim, nothing per container, and no memory, unlike a copy in a memfd.
+//! a read-only mount of its own file: a detached copy of the file's mount that is made read-only and takes the
+//! place of the file, in the program that runs; where the kernel cannot do that, it is executed again from there.
+//! After that the copy is attached nowhere and no descriptor is left of it, so nobody can change it back; the file
+//! has no other way in. That is done once per call of the command line, once in the life of a shim, nothing per
+//! container, and costs no memory, unlike a copy in a memfd.
 //!
 //! An ordinary user may not copy a mount. Where the file is root's, the container's root, who is that user on the
 //! host, cannot write to it either; else the program runs from a sealed copy in memory.
@@ -27,9 +28,10 @@ use crate::identity::own_memory;
 use crate::path::fd_path;
 use crate::sys::{self, MountAttr};
 
-/// Executes the running program again from a read-only mount of its file, unless it runs from one already.
-/// To be called first in `main`, with one thread and nothing open that matters. Returns when the program is
-/// safe; a failure means that it is not, and no container should be started.
+/// Lets the running program be one from a read-only mount of its file, unless it is that already. The kernel exchanges
+/// the file, or else the program is executed again from the start: this is to be called first in `main`, with one thread
+/// and nothing open that matters. Returns when the program is safe; a failure means that it is not, and no container
+/// should be started.
 pub fn run_from_read_only_mount() -> Result<(), Failure> {
     let path = Path::new("/proc/self/exe");
     let executable = File::open(path).at("open", path.display())?;

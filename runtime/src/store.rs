@@ -84,11 +84,6 @@ impl Record {
         Ok(entrance)
     }
 
-    /// Whether a process gets into all groups by itself, at a time of its own.
-    pub(crate) fn can_be_entered_later(&self) -> bool {
-        self.cgroups.are_version1() && self.resctrl.is_none()
-    }
-
     pub(crate) fn new(id: &str, bundle: PathBuf, rootfs: PathBuf, spec: &Spec) -> Record {
         Record {
             format: FORMAT,

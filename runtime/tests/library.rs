@@ -170,3 +170,49 @@ fn a_waiting_container_holds_no_foreign_descriptors() {
     runtime.delete(&container.id, true).expect("delete");
     waitpid(created.pid, None).expect("wait");
 }
+
+/// Who creates a container to start it itself has it alone until then.
+#[test]
+fn a_held_container_is_started_by_its_holder() {
+    if !can_run() {
+        return;
+    }
+    let container = Container::new("echo hello; exit 3");
+    container.write_config();
+    let runtime = Runtime::new(container.root());
+    let (stdio, output) = stdio();
+    let mut options = CreateOptions::new(&container.id, container.folder.path());
+    options.systemd_cgroup = common::by_systemd();
+    options.stdio = stdio;
+    let (created, held) = runtime.create_held(options).expect("create");
+    assert_eq!(runtime.state(&container.id).expect("state").status, Status::Created);
+    let mut command = container.command(&["start", &container.id]);
+    let other = command.stderr(std::process::Stdio::piped()).spawn().expect("start");
+    runtime.start_held(held).expect("start");
+    assert_eq!(text(output), "hello\n");
+    let other = other.wait_with_output().expect("end");
+    let why = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert!(!other.status.success() && why.contains("cannot start"), "{why}");
+    assert_eq!(waitpid(created.pid, None).expect("wait"), WaitStatus::Exited(created.pid, 3));
+    runtime.delete(&container.id, false).expect("delete");
+}
+
+#[test]
+fn a_held_container_ends_with_its_holder() {
+    if !can_run() {
+        return;
+    }
+    let container = Container::new("echo hello");
+    container.write_config();
+    let runtime = Runtime::new(container.root());
+    let (stdio, output) = stdio();
+    let mut options = CreateOptions::new(&container.id, container.folder.path());
+    options.systemd_cgroup = common::by_systemd();
+    options.stdio = stdio;
+    let (created, held) = runtime.create_held(options).expect("create");
+    drop(held);
+    assert_eq!(waitpid(created.pid, None).expect("wait"), WaitStatus::Exited(created.pid, 1));
+    assert_eq!(text(output), "");
+    assert_eq!(runtime.state(&container.id).expect("state").status, Status::Stopped);
+    runtime.delete(&container.id, false).expect("delete");
+}

@@ -115,17 +115,6 @@ impl Cgroups {
         Ok(entrance)
     }
 
-    pub(crate) fn are_version1(&self) -> bool {
-        self.0.iter().all(|group| group.version == Version::V1)
-    }
-
-    /// Moves the calling process, which must have one thread, into groups that are all of version 1.
-    pub(crate) fn enter(&self) -> Result<(), Failure> {
-        let mut entrance = Entrance::default();
-        self.0.iter().try_for_each(|group| entrance.add(&group.folder))?;
-        entrance.enter()
-    }
-
     /// The version 2 folder that a process of the container is in, which must be at or below the container's.
     pub(crate) fn unified_group_of(&self, pid: i32) -> Result<PathBuf, Failure> {
         let list = format!("/proc/{pid}/cgroup");

@@ -1,6 +1,7 @@
 //! The folders of groups: made, taken over, removed with what is above and below them.
 
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -85,6 +86,10 @@ fn remove_group(folder: &Path) -> Result<(), Errno> {
 }
 
 pub(super) fn sub_folders(folder: &Path) -> Vec<PathBuf> {
+    // Its own name and its `.`, and there is a `..` in each below it: kernfs counts them.
+    if std::fs::metadata(folder).is_ok_and(|meta| meta.nlink() == 2) {
+        return Vec::new();
+    }
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     entries
         .flatten()

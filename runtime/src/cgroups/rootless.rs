@@ -33,8 +33,7 @@ impl Lenience {
         !self.placed && is_denial(failure) && self.asked.unwrap_or_else(is_unprivileged)
     }
 
-    /// Whether groups that cannot be made are done without.
-    pub(crate) fn needs_none(self) -> bool {
+    pub(super) fn needs_none(self) -> bool {
         !self.placed && self.asked.unwrap_or_else(is_unprivileged)
     }
 }

@@ -117,7 +117,7 @@ impl Runtime {
         }
         record.own_pid_namespace = plan.namespaces.has_own_pid();
         // From here on things are made: first the record of what will have to be removed.
-        let (mut holder, mut early) = (None, None);
+        let mut holder = None;
         if by_systemd {
             let unit = UnitPlan::new(spec, linux, &record.id, layout)?;
             holder = Some(start_unit(folder, record, &unit, layout, resources)?);
@@ -127,10 +127,6 @@ impl Runtime {
             record.cgroups = Cgroups::plan(layout, &place, resources, lenience)?;
             record.place = place.of_caller();
             folder.write_record(record)?;
-            if !lenience.needs_none() && record.can_be_entered_later() && plan.gains_by_an_early_start() {
-                plan.start_early(&record.cgroups);
-                early = Some(clone(&mut plan)?);
-            }
             plan.cgroups.lent = record.cgroups.create(resources, lenience)?;
             if !plan.cgroups.lent.0.is_empty() {
                 folder.write_record(record)?;
@@ -148,14 +144,9 @@ impl Runtime {
                  leave behind cannot be found and killed",
             );
         }
-        let mut child = if let Some(child) = early {
-            caller.tell(Go::Grouped)?;
-            child
-        } else {
-            plan.cgroups.own = record.cgroups.clone();
-            plan.entrance = record.entrance(&Below::default())?;
-            clone(&mut plan)?
-        };
+        plan.cgroups.own = record.cgroups.clone();
+        plan.entrance = record.entrance(&Below::default())?;
+        let mut child = clone(&mut plan)?;
         let pid = child.pid;
         self.tell_step(|| format!("process {pid} makes its namespaces and mounts"));
         drop(plan);

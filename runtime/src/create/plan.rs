@@ -60,7 +60,6 @@ pub(super) fn plan(
         namespaces,
         entrance: Entrance::default(),
         cgroups: mounts::CgroupView::default(),
-        is_early: false,
         rootfs: checked.rootfs.clone(),
         detached: rootfs::mount_detached(&opts.rootfs)?,
         read_only: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),

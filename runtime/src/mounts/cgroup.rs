@@ -48,7 +48,7 @@ pub(super) fn mount(
         // The name that the hierarchy has on the host, as in `cpu,cpuacct` or `unified`.
         let Some(name) = group.mount.file_name() else { continue };
         let tree = group_mount(group, lent, options).at(step, object())?;
-        let folder = shelf_root.make_dir_all(Path::new(name)).at(step, object())?;
+        let folder = shelf_root.make_missing_dir(Path::new(name)).at(step, object())?;
         sys::attach_mount(&tree, &folder).at(step, object())?;
         for controller in group.controllers.iter().filter(|controller| name != controller.as_str()) {
             symlinkat(name, &shelf, controller.as_str()).at(step, object())?;
