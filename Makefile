@@ -20,7 +20,7 @@ BIN    := $(OUT)/bin
 SHARE   = $(DESTDIR)/usr/local/share
 # Nothing unwinds where a panic aborts, so the tables of frames are left out.
 SMALL_FLAGS := --config 'target.$(TARGET).rustflags=["-Ctarget-feature=+crt-static","-Crelocation-model=static",\
-"-Clink-arg=-Wl,--no-eh-frame-hdr","-Clink-arg=-Wl,-T,$(CURDIR)/dist/no-unwind.ld"]'
+"-Clink-arg=-Wl,--no-eh-frame-hdr","-Clink-arg=-T","-Clink-arg=$(CURDIR)/dist/no-unwind.ld"]'
 
 help:
 	@grep -E '^# make' Makefile | sed 's/^# //'
@@ -79,7 +79,8 @@ fuzz:
 
 # Not part of `make test`: their packages are large.
 deps-peers: deps-build
-	@dist/apt-install busybox-static runc bsdutils containerd podman conmon docker.io:dockerd docker.io:docker
+	@dist/apt-install busybox-static runc bsdutils util-linux:setpriv containerd podman conmon docker.io:dockerd \
+	  docker.io:docker
 
 peers: deps-peers
 	cargo build -p orlop-runtime

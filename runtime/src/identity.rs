@@ -58,11 +58,13 @@ fn after_name(stat: &[u8]) -> Option<Vec<&str>> {
     Some(std::str::from_utf8(stat.get(name_end + 2..)?).ok()?.trim_end().split(' ').collect())
 }
 
-/// Where in memory the calling process has its program, its arguments and its environment.
+/// Where in memory the calling process has its program, its arguments and its environment, if it has one thread and
+/// nobody changes any of it meanwhile.
 pub(crate) fn own_memory() -> Option<MemoryMap> {
     let stat = procfs::read("/proc/self/stat").ok()?;
     let fields = after_name(&stat)?;
     let field = |number: usize| fields.get(number - 3)?.parse().ok();
+    (field(20)? == 1).then_some(())?;
     Some(MemoryMap {
         start_code: field(26)?,
         end_code: field(27)?,

@@ -111,7 +111,9 @@ impl Overlay {
         } else {
             let joined = lower.join(":");
             if joined.len() > LONGEST {
-                let note = format!("{} layers are too many for Linux before 6.7", lower.len());
+                let count = lower.len();
+                let note =
+                    format!("{count} layers are too many for one option, and one by one (Linux 6.7) they are refused");
                 return Err(Failure::refused("configure overlay", "lowerdir", note));
             }
             set("lowerdir", Some(&joined))?;

@@ -11,11 +11,10 @@ use crate::status::{State, Status};
 use crate::store::{self, Folder, Record};
 use crate::{Runtime, hooks};
 
-/// Holds a created container back from its program. Nobody else can start it, nor change it, and its process ends with
-/// this value, if it was not started. The container has to be deleted all the same.
+/// Holds a created container back from its program. Nobody else can start it, and its process ends with this value, if it
+/// was not started. The container has to be deleted all the same, and may have been by then.
 #[derive(Debug)]
 pub struct Held {
-    pub(crate) folder: Folder,
     pub(crate) record: Record,
     pub(crate) hooks: Option<Hooks>,
     pub(crate) caller: CallerEnd,
@@ -25,20 +24,27 @@ impl Runtime {
     /// Runs the start hooks and lets the process execute its program; that this failed is an error here, and
     /// the container has stopped then.
     pub fn start(&self, id: &str) -> Result<(), Error> {
-        let folder = Folder::open(self.root(), id, "start")?;
-        let record = folder.record(id)?;
-        match status(&record) {
-            Status::Created => (),
-            status => return Err(Error::WrongStatus { verb: "start", id: id.to_owned(), status }),
-        }
+        let (folder, record) = self.open_created(id)?;
         let hooks = store::read_hooks(folder.path())?;
         self.execute(folder, &record, hooks.as_ref(), |folder, patience| Gate::open(folder.as_fd(), patience))
     }
 
     /// As [`Runtime::start`], for a container that [`Runtime::create_held`] made.
     pub fn start_held(&self, held: Held) -> Result<(), Error> {
-        let Held { folder, record, hooks, caller } = held;
-        self.execute(folder, &record, hooks.as_ref(), |_, patience| caller.start(patience))
+        let (folder, record) = self.open_created(&held.record.id)?;
+        if (record.pid, record.start_time) != (held.record.pid, held.record.start_time) {
+            return Err(Error::NotFound(record.id));
+        }
+        self.execute(folder, &record, held.hooks.as_ref(), |_, patience| held.caller.start(patience))
+    }
+
+    fn open_created(&self, id: &str) -> Result<(Folder, Record), Error> {
+        let folder = Folder::open(self.root(), id, "start")?;
+        let record = folder.record(id)?;
+        match status(&record) {
+            Status::Created => Ok((folder, record)),
+            status => Err(Error::WrongStatus { verb: "start", id: id.to_owned(), status }),
+        }
     }
 
     fn execute(

@@ -18,6 +18,14 @@ fn stdio() -> (Stdio, File) {
     (Stdio::Fds { stdin: null, stdout: input, stderr: copy }, File::from(output))
 }
 
+/// A create by the library, with these for the program's descriptors.
+fn options(container: &Container, stdio: Stdio) -> CreateOptions {
+    let mut options = CreateOptions::new(&container.id, container.folder.path());
+    options.systemd_cgroup = common::by_systemd();
+    options.stdio = stdio;
+    options
+}
+
 fn text(mut output: File) -> String {
     let mut text = String::new();
     output.read_to_string(&mut text).expect("output");
@@ -47,10 +55,8 @@ fn detached_overlay() {
 
     let runtime = Runtime::new(container.root());
     let (stdio, output) = stdio();
-    let mut options = CreateOptions::new(&container.id, container.folder.path());
-    options.systemd_cgroup = common::by_systemd();
+    let mut options = options(&container, stdio);
     options.rootfs = Rootfs::Overlay { lower: vec![top, base.clone()], upper: Some(upper.clone()), work: Some(work) };
-    options.stdio = stdio;
     let created = runtime.create(options).expect("create");
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     assert!(!mounts.contains(container.folder.path().to_str().expect("path")), "the host sees the overlay");
@@ -91,11 +97,9 @@ fn an_overlay_of_many_layers_with_long_and_odd_names() {
     let runtime = Runtime::new(container.root());
     for long in ["upper", &long] {
         let (stdio, output) = stdio();
-        let mut options = CreateOptions::new(&container.id, container.folder.path());
-        options.systemd_cgroup = common::by_systemd();
+        let mut options = options(&container, stdio);
         let (upper, work) = (Some(folder(&format!("{long}/upper"))), Some(folder(&format!("{long}/work"))));
         options.rootfs = Rootfs::Overlay { lower: lower.clone(), upper, work };
-        options.stdio = stdio;
         let here = std::env::current_dir().expect("folder");
         let created = runtime.create(options).expect("create");
         assert_eq!(std::env::current_dir().expect("folder"), here);
@@ -116,9 +120,7 @@ fn exec_and_kill() {
     container.write_config();
     let runtime = Runtime::new(container.root());
     let (first, _output) = stdio();
-    let mut options = CreateOptions::new(&container.id, container.folder.path());
-    options.systemd_cgroup = common::by_systemd();
-    options.stdio = first;
+    let options = options(&container, first);
     let created = runtime.create(options).expect("create");
     runtime.start(&container.id).expect("start");
 
@@ -161,9 +163,7 @@ fn a_waiting_container_holds_no_foreign_descriptors() {
     let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).expect("pipe");
     let runtime = Runtime::new(container.root());
     let (stdio, _output) = stdio();
-    let mut options = CreateOptions::new(&container.id, container.folder.path());
-    options.systemd_cgroup = common::by_systemd();
-    options.stdio = stdio;
+    let options = options(&container, stdio);
     let created = runtime.create(options).expect("create");
     drop(writer);
     assert_eq!(text(File::from(reader)), "");
@@ -171,7 +171,7 @@ fn a_waiting_container_holds_no_foreign_descriptors() {
     waitpid(created.pid, None).expect("wait");
 }
 
-/// Who creates a container to start it itself has it alone until then.
+/// Who creates a container to start it itself is the only one who can.
 #[test]
 fn a_held_container_is_started_by_its_holder() {
     if !can_run() {
@@ -181,19 +181,43 @@ fn a_held_container_is_started_by_its_holder() {
     container.write_config();
     let runtime = Runtime::new(container.root());
     let (stdio, output) = stdio();
-    let mut options = CreateOptions::new(&container.id, container.folder.path());
-    options.systemd_cgroup = common::by_systemd();
-    options.stdio = stdio;
+    let options = options(&container, stdio);
     let (created, held) = runtime.create_held(options).expect("create");
     assert_eq!(runtime.state(&container.id).expect("state").status, Status::Created);
-    let mut command = container.command(&["start", &container.id]);
-    let other = command.stderr(std::process::Stdio::piped()).spawn().expect("start");
+    let error = container.call(&["start", &container.id]).error();
+    assert!(error.contains("start.sock") && error.contains("starts it itself"), "{error}");
+    // It is not locked meanwhile: a terminal may keep its holder waiting.
+    container.call(&["pause", &container.id]).ok();
+    container.call(&["resume", &container.id]).ok();
     runtime.start_held(held).expect("start");
     assert_eq!(text(output), "hello\n");
-    let other = other.wait_with_output().expect("end");
-    let why = String::from_utf8_lossy(&other.stderr).into_owned();
-    assert!(!other.status.success() && why.contains("cannot start"), "{why}");
     assert_eq!(waitpid(created.pid, None).expect("wait"), WaitStatus::Exited(created.pid, 3));
+    runtime.delete(&container.id, false).expect("delete");
+}
+
+/// One that was deleted meanwhile is not there to be started, nor is its successor of the same name.
+#[test]
+fn a_held_container_that_is_gone_is_not_started() {
+    if !can_run() {
+        return;
+    }
+    let container = Container::new("echo hello");
+    container.write_config();
+    let runtime = Runtime::new(container.root());
+    let create = || {
+        let (stdio, output) = stdio();
+        let options = options(&container, stdio);
+        (runtime.create_held(options).expect("create"), output)
+    };
+    let ((first, held), _output) = create();
+    runtime.delete(&container.id, true).expect("delete");
+    waitpid(first.pid, None).expect("wait");
+    let ((second, successor), output) = create();
+    let error = runtime.start_held(held).expect_err("it is gone");
+    assert!(matches!(error, orlop_runtime::Error::NotFound(_)), "{error}");
+    runtime.start_held(successor).expect("start");
+    assert_eq!(text(output), "hello\n");
+    waitpid(second.pid, None).expect("wait");
     runtime.delete(&container.id, false).expect("delete");
 }
 
@@ -206,9 +230,7 @@ fn a_held_container_ends_with_its_holder() {
     container.write_config();
     let runtime = Runtime::new(container.root());
     let (stdio, output) = stdio();
-    let mut options = CreateOptions::new(&container.id, container.folder.path());
-    options.systemd_cgroup = common::by_systemd();
-    options.stdio = stdio;
+    let options = options(&container, stdio);
     let (created, held) = runtime.create_held(options).expect("create");
     drop(held);
     assert_eq!(waitpid(created.pid, None).expect("wait"), WaitStatus::Exited(created.pid, 1));

@@ -1,7 +1,7 @@
 //! A containerd of its own, driven by ctr.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
 use anyhow::{Context, Result, ensure};
 use orlop_tests::command;
@@ -35,9 +35,8 @@ impl Containerd {
         );
         std::fs::write(folder.join("config.toml"), config)?;
         let log = std::fs::File::create(folder.join("containerd.log"))?;
-        let daemon = Command::new("containerd")
+        let daemon = crate::daemon("containerd")
             .args(["--config", &path("config.toml")])
-            .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()

@@ -1,7 +1,7 @@
 //! A dockerd of its own, without a network.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
 use anyhow::{Context, Result};
 use orlop_tests::command;
@@ -40,13 +40,12 @@ impl Docker {
         // Not the host's configuration.
         std::fs::write(folder.join("daemon.json"), "{}")?;
         let log = std::fs::File::create(folder.join("dockerd.log"))?;
-        let daemon = Command::new("dockerd")
+        let daemon = crate::daemon("dockerd")
             .args(["--data-root", &path("root"), "--exec-root", &path("exec"), "--pidfile", &path("pid")])
             .args(["--host", &format!("unix://{}", path("sock")), "--config-file", &path("daemon.json")])
             .args(["--bridge=none", "--iptables=false", "--ip-forward=false", "--storage-driver=overlay2"])
             .args(["--exec-opt=native.cgroupdriver=cgroupfs", "--cgroup-parent", &format!("/{PARENT}")])
             .args(["--default-runtime=peer", &format!("--add-runtime=peer={}", runtime.display())])
-            .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()

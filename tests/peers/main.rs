@@ -106,6 +106,13 @@ fn memory_limit_of(group: &str) -> Result<String> {
     limits.next().with_context(|| format!("no memory limit of {group}"))
 }
 
+/// A daemon that is told to end when the test is killed.
+fn daemon(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "--", program]).stdin(Stdio::null());
+    command
+}
+
 /// Waits for something that comes.
 fn wait_for(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + Duration::from_mins(1);

@@ -22,7 +22,7 @@ use crate::start::Held;
 use crate::store::{self, Folder, Record};
 use crate::terminal::{hand_over, no_terminal};
 use crate::user_namespace::hinder;
-use crate::{Runtime, config, document, sys, user_namespace, validate};
+use crate::{Runtime, config, document, mounts, sys, user_namespace, validate};
 use accompany::accompany;
 pub(crate) use accompany::run_create_hooks;
 
@@ -57,7 +57,7 @@ impl Runtime {
         match self.create_in(&folder, &mut record, opts, &checked, to_hold) {
             Ok((created, caller)) => {
                 let hooks = checked.spec.hooks().clone();
-                Ok((created, Held { folder, record, hooks, caller }))
+                Ok((created, Held { record, hooks, caller }))
             }
             Err(error) => Err(match self.clean_up(folder, &record, &checked.spec) {
                 Ok(()) => error,
@@ -144,6 +144,8 @@ impl Runtime {
                  leave behind cannot be found and killed",
             );
         }
+        mounts::prepare_idmapped(&mut plan.mounts, linux)?;
+        mounts::open_sources(&mut plan.mounts, linux)?;
         plan.cgroups.own = record.cgroups.clone();
         plan.entrance = record.entrance(&Below::default())?;
         let mut child = clone(&mut plan)?;

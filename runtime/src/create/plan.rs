@@ -16,7 +16,8 @@ use crate::store::Record;
 use crate::user_namespace::Caller;
 use crate::{Runtime, devices, net_devices, rootfs};
 
-/// Decides everything before anything is made, where a mistake costs least. The groups come later.
+/// Decides everything before anything is made, where a mistake costs least. The groups come later, and the sources of
+/// mounts, which may be in them.
 pub(super) fn plan(
     runtime: &Runtime,
     record: &Record,
@@ -42,9 +43,7 @@ pub(super) fn plan(
     let process = ProcessPlan::new(request, runtime.warn)?;
     let label = linux.mount_label().as_deref().filter(|label| !label.is_empty());
     let mounts = spec.mounts().iter().flatten().map(|mount| PlannedMount::new(mount, &checked.bundle, label, linux));
-    let mut mounts = mounts.collect::<Result<Vec<_>, _>>()?;
-    mounts::prepare_idmapped(&mut mounts, linux)?;
-    mounts::open_sources(&mut mounts, linux)?;
+    let mounts = mounts.collect::<Result<Vec<_>, _>>()?;
     let pairs = linux.sysctl().iter().flatten().map(|(name, value)| (name.clone(), value.clone()));
     let given = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
     let propagation = linux.rootfs_propagation().as_deref().filter(|text| !text.is_empty());

@@ -36,57 +36,94 @@ struct Segment {
     protection: i32,
 }
 
+impl Segment {
+    fn is_writable(self) -> bool {
+        self.protection & libc::PROT_WRITE != 0
+    }
+}
+
+/// What is to take a segment's place, at an address of the kernel's choice.
+#[derive(Debug)]
+struct Mapping(Segment, usize);
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: it is where it was made, and nobody else knows it.
+        unsafe { libc::munmap(self.1 as *mut libc::c_void, self.0.length) };
+    }
+}
+
 /// Lets `file`, which has the same content, be the one that the calling process runs from: maps it where the program's
 /// file is mapped, and then has the kernel take it for that (`PR_SET_MM_MAP` of prctl(2)), which it does when nothing of
-/// the old file is mapped any more. For a process with one thread. After a failure the program goes on, from either.
+/// the old file is mapped any more.
+///
+/// For a process with one thread, or what others write meanwhile is lost. What may fail is done before anything is
+/// changed, and whatever fails, the program goes on, from the one file or the other. `ENOEXEC` is a program that is not
+/// this file's.
 pub(crate) fn replace_program(file: impl AsFd, map: MemoryMap) -> nix::Result<()> {
     let file = file.as_fd();
     let (segments, fixed) = loaded();
-    if segments.is_empty() {
+    let copies = segments.into_iter().map(|segment| map_elsewhere(segment, file)).collect::<nix::Result<Vec<_>>>()?;
+    if !copies.iter().any(is_same_program) {
         return Err(Errno::ENOEXEC);
     }
-    for segment in segments {
-        map_again(segment, file)?;
+    for copy in copies {
+        put_in_place(copy)?;
     }
     for Segment { start, length, .. } in fixed {
-        // SAFETY: the dynamic linker makes this part read-only after its relocations; nobody writes to it later.
+        // SAFETY: this part is for reading alone after relocation, whether or not the loader has seen to that.
         check(unsafe { libc::mprotect(start as *mut _, length, libc::PROT_READ) }.into())?;
     }
     // SAFETY: asks where the heap ends.
     let brk = unsafe { libc::syscall(libc::SYS_brk, 0) } as u64;
     let map = MemoryMap { brk, exe_fd: file.as_raw_fd() as u32, ..map };
-    let size = size_of::<MemoryMap>();
+    let (request, size) = (libc::PR_SET_MM_MAP as libc::c_ulong, size_of::<MemoryMap>());
     // SAFETY: the structure outlives the call, which reads it.
-    check(unsafe { libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_MAP, &raw const map, size, 0) }.into()).map(drop)
+    check(unsafe { libc::prctl(libc::PR_SET_MM, request, &raw const map, size, 0_usize) }.into()).map(drop)
 }
 
-/// Maps a file over a segment that holds the same, or is a changed copy of it, which is kept.
-fn map_again(segment: Segment, file: BorrowedFd<'_>) -> nix::Result<()> {
-    let Segment { start, length, offset, protection } = segment;
-    let map = |address: usize, protection: i32, flags: i32, fd: i32, offset: usize| {
-        // SAFETY: either a place of the kernel's choice or a segment of the program, whose bytes stay the same.
-        let at = unsafe { libc::mmap(address as *mut _, length, protection, flags, fd, offset as libc::off_t) };
-        if at == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(at) }
-    };
-    let own = libc::MAP_PRIVATE;
-    if protection & libc::PROT_WRITE == 0 {
-        return map(start, protection, own | libc::MAP_FIXED, file.as_raw_fd(), offset).map(drop);
-    }
-    let copy = map(0, protection, own | libc::MAP_ANONYMOUS, -1, 0)?;
+/// Maps what a segment has of a file; memory of nobody's for one that the program changes.
+fn map_elsewhere(segment: Segment, file: BorrowedFd<'_>) -> nix::Result<Mapping> {
+    let Segment { length, offset, protection, .. } = segment;
+    let of_file = (libc::MAP_PRIVATE, file.as_raw_fd(), offset);
+    let of_nobody = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
+    let (flags, fd, offset) = if segment.is_writable() { of_nobody } else { of_file };
+    // SAFETY: at a place of the kernel's choice.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, fd, offset as libc::off_t) };
+    if at == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(Mapping(segment, at as usize)) }
+}
+
+/// Whether this is a segment with the headers of a program (elf(5)), and they are those of the program that runs.
+fn is_same_program(copy: &Mapping) -> bool {
+    let Mapping(segment, at) = copy;
+    let length = segment.length.min(page_size());
+    // SAFETY: both are mapped, readable, at least as long, and not written to.
+    let bytes = |address: usize| unsafe { std::slice::from_raw_parts(address as *const u8, length) };
+    segment.offset == 0 && !segment.is_writable() && bytes(*at) == bytes(segment.start)
+}
+
+fn put_in_place(copy: Mapping) -> nix::Result<()> {
+    let Mapping(Segment { start, length, .. }, at) = copy;
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-    // SAFETY: the segment is readable and as long as the copy, which nobody else knows. From the one call to the other
-    // this thread, the only one, changes no variable, so that the copy is what it takes the place of.
+    // SAFETY: the segment is readable and as long as the copy, which nobody else knows and which has the same bytes when
+    // it takes its place: from the one call to the other this thread, the only one, changes no variable.
     let moved = unsafe {
-        std::ptr::copy_nonoverlapping(start as *const u8, copy.cast(), length);
-        libc::mremap(copy, length, length, flags, start as *mut libc::c_void)
+        if copy.0.is_writable() {
+            std::ptr::copy_nonoverlapping(start as *const u8, at as *mut u8, length);
+        }
+        libc::mremap(at as *mut libc::c_void, length, length, flags, start as *mut libc::c_void)
     };
     if moved == libc::MAP_FAILED {
-        let errno = Errno::last();
-        // SAFETY: it is still where it was made, and nobody else knows it.
-        unsafe { libc::munmap(copy, length) };
-        return Err(errno);
+        return Err(Errno::last());
     }
+    // It is where the segment was.
+    std::mem::forget(copy);
     Ok(())
+}
+
+fn page_size() -> usize {
+    // SAFETY: plain numbers.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
 }
 
 /// What of the program's file is mapped, and which parts of that are read-only after relocation (elf(5)).
@@ -99,8 +136,7 @@ fn loaded() -> (Vec<Segment>, Vec<Segment>) {
             let headers = std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into());
             (info.dlpi_addr as usize, headers, &mut *found.cast::<(Vec<Segment>, Vec<Segment>)>())
         };
-        // SAFETY: plain numbers.
-        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+        let page = page_size();
         for header in headers {
             let begin = base + header.p_vaddr as usize;
             let end = begin + header.p_filesz as usize;

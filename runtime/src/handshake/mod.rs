@@ -28,25 +28,26 @@
 //! Whoever finds the other end gone gives up. The caller also gives up when the process does not answer, see
 //! [`Patience`].
 
+mod gate;
+mod outside;
+mod patience;
+
+pub(crate) use gate::{GATE, Gate};
+pub(crate) use outside::{send_console, send_pidfd};
+pub(crate) use patience::{Patience, wait_readable};
+
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::path::Path;
-use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind,
-    connect, listen, recv, recvmsg, send, sendmsg, setsockopt, socket, socketpair, sockopt,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv, recvmsg, send, sendmsg,
+    socketpair,
 };
-use nix::sys::time::{TimeVal, TimeValLike};
-use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Failure};
-use crate::identity::ProcessStat;
-use crate::path::fd_path;
-use crate::sys;
+use patience::be_patient;
 
 /// The longest message: a failure names a path or two.
 const MAX_MESSAGE: usize = 64 * 1024;
@@ -54,57 +55,6 @@ const MAX_MESSAGE: usize = 64 * 1024;
 const STEP: &str = "talk to";
 const INIT: &str = "the container's process";
 const CALLER: &str = "the runtime";
-
-/// How long a process may work on what it was last told, beside its hooks.
-const READY_WITHIN: Duration = Duration::from_secs(30);
-
-/// How long a silent process is waited for before a look at what it does, in milliseconds.
-const LOOK_AFTER: i64 = 500;
-
-/// For how long a process is waited for. It is in the container's process namespace, where a program can stop
-/// it, over and over (nothing withstands SIGSTOP), and it opens files that may be on a filesystem that hangs.
-/// Its caller, which may look after other containers too, must not hang with it.
-#[derive(Debug)]
-pub(crate) struct Patience {
-    pid: i32,
-    /// `None` when it runs a hook that may take as long as it likes.
-    until: Option<Instant>,
-    was_stopped: bool,
-    is_over: bool,
-}
-
-impl Patience {
-    /// For the process `pid` and the time that its hooks may take.
-    pub(crate) fn new(pid: i32, hooks: Option<Duration>) -> Patience {
-        let until = hooks.and_then(|time| Instant::now().checked_add(READY_WITHIN.saturating_add(time)));
-        Patience { pid, until, was_stopped: false, is_over: false }
-    }
-
-    /// Whether the process was given up: it still has to be killed.
-    pub(crate) fn is_over(&self) -> bool {
-        self.is_over
-    }
-
-    /// Looks at a process that is silent. One that is stopped is continued once: a stop may have been meant for
-    /// its neighbours.
-    fn look(&mut self) -> Result<(), Failure> {
-        let stopped = ProcessStat::read(self.pid).is_some_and(|stat| stat.is_stopped());
-        let why = if self.until.is_some_and(|until| Instant::now() >= until) {
-            format!("it is not ready after {} s", READY_WITHIN.as_secs())
-        } else if stopped && self.was_stopped {
-            "it is stopped again and again (SIGSTOP): a program of the container does not let it run".to_owned()
-        } else {
-            if stopped {
-                self.was_stopped = true;
-                let _ = sys::pidfd_open(Pid::from_raw(self.pid))
-                    .and_then(|pidfd| sys::pidfd_send_signal(pidfd, libc::SIGCONT));
-            }
-            return Ok(());
-        };
-        self.is_over = true;
-        Err(Failure::refused("wait for", format!("{INIT} ({})", self.pid), why))
-    }
-}
 
 /// What the new process says.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,11 +84,6 @@ pub(crate) fn pair() -> Result<(CallerEnd, ProcessEnd), Failure> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).at("make", "socket pair")?;
     be_patient(&ours)?;
     Ok((CallerEnd(ours), ProcessEnd(theirs)))
-}
-
-/// Lets [`receive`] wake up to look at who is silent.
-fn be_patient(socket: &OwnedFd) -> Result<(), Failure> {
-    setsockopt(socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(LOOK_AFTER)).at("set timeout of", "socket")
 }
 
 /// The end of `create` and `exec`.
@@ -206,64 +151,6 @@ impl ProcessEnd {
     }
 }
 
-/// Where a created container waits for `start`.
-#[derive(Debug)]
-pub(crate) struct Gate(OwnedFd);
-
-impl AsFd for Gate {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-/// The gate's file in the container's folder.
-pub(crate) const GATE: &str = "start.sock";
-
-/// The gate's address below the container's folder, by descriptor: socket addresses have 107 bytes only.
-fn gate_address(folder: BorrowedFd<'_>) -> Result<UnixAddr, Failure> {
-    UnixAddr::new(format!("{}/{GATE}", fd_path(folder)).as_str()).at("address", GATE)
-}
-
-fn gate_socket() -> Result<OwnedFd, Failure> {
-    socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).at("make", GATE)
-}
-
-impl Gate {
-    /// Sets the gate up in the container's folder.
-    pub(crate) fn new(folder: BorrowedFd<'_>) -> Result<Gate, Failure> {
-        let gate = gate_socket()?;
-        bind(gate.as_raw_fd(), &gate_address(folder)?).at("bind", GATE)?;
-        listen(&gate, Backlog::new(8).at("listen on", GATE)?).at("listen on", GATE)?;
-        Ok(Gate(gate))
-    }
-
-    /// Waits until `create` has recorded the container and `start` knocks. Until the former, the end of the
-    /// caller is the end of this container: nobody knows of it.
-    pub(crate) fn wait(&self, caller: &ProcessEnd) -> Result<ProcessEnd, Failure> {
-        caller.wait_for(Go::Recorded)?;
-        loop {
-            let connection = match accept4(self.0.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
-                Err(Errno::EINTR | Errno::ECONNABORTED) => continue,
-                result => owned(result.at("wait on", GATE)?),
-            };
-            let mut word = [0];
-            // Somebody who connects and goes away without a word changes nothing.
-            if recv(connection.as_raw_fd(), &mut word, MsgFlags::empty()) == Ok(1) {
-                return Ok(ProcessEnd(connection));
-            }
-        }
-    }
-
-    /// Knocks at a gate from outside and waits until the program runs.
-    pub(crate) fn open(folder: BorrowedFd<'_>, patience: &mut Patience) -> Result<(), Failure> {
-        let gate = gate_socket()?;
-        be_patient(&gate)?;
-        connect(gate.as_raw_fd(), &gate_address(folder)?).at("connect to", GATE)?;
-        send(gate.as_raw_fd(), &[1], MsgFlags::MSG_NOSIGNAL).at(STEP, INIT)?;
-        runs(&gate, patience)
-    }
-}
-
 /// Takes the ownership of a descriptor that the kernel just made.
 #[allow(unsafe_code)]
 pub(crate) fn owned(fd: RawFd) -> OwnedFd {
@@ -316,43 +203,10 @@ fn receive(socket: &OwnedFd, patience: &mut Patience) -> Result<Option<(Report, 
     Ok(Some((report, descriptor)))
 }
 
-/// Sends a terminal's master to the listener of a console socket, with the terminal's name, as runc does.
-pub(crate) fn send_console(path: &Path, master: BorrowedFd<'_>) -> Result<(), Failure> {
-    send_to("console socket", path, "/dev/ptmx", master)
-}
-
-/// Sends a pidfd to the listener of a pidfd socket, with what kind of process it is of, as runc does.
-pub(crate) fn send_pidfd(path: &Path, kind: &str, pidfd: BorrowedFd<'_>) -> Result<(), Failure> {
-    send_to("pidfd socket", path, kind, pidfd)
-}
-
-fn send_to(what: &str, path: &Path, text: &str, fd: BorrowedFd<'_>) -> Result<(), Failure> {
-    let object = || path.display().to_string();
-    let step = format!("connect to {what}");
-    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).at("make", what)?;
-    let address = UnixAddr::new(path).at(&step, object())?;
-    connect(socket.as_raw_fd(), &address).at(&step, object())?;
-    let fds = [fd.as_raw_fd()];
-    let parts = [IoSlice::new(text.as_bytes())];
-    let rights = [ControlMessage::ScmRights(&fds)];
-    sendmsg::<()>(socket.as_raw_fd(), &parts, &rights, MsgFlags::MSG_NOSIGNAL, None)
-        .at(&format!("send to {what}"), object())
-        .map(drop)
-}
-
-/// Waits until a descriptor is readable; `false` when the time is over.
-pub(crate) fn wait_readable(fd: impl AsFd, milliseconds: u32) -> nix::Result<bool> {
-    let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
-    loop {
-        match poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout) {
-            Err(Errno::EINTR) => (),
-            result => return result.map(|ready| ready > 0),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn patience() -> Patience {
