@@ -25,8 +25,8 @@ pub(crate) struct OomWatch {
 enum Source {
     /// The file is held, since the kernel forgets the registration with it.
     V1(EventFd, #[allow(dead_code)] File),
-    /// How many were killed when last looked at.
-    V2(Inotify, u64),
+    /// The counts when last looked at: of the group, and of the one above it.
+    V2(Inotify, u64, Option<u64>),
 }
 
 impl Cgroups {
@@ -52,10 +52,15 @@ fn v1(folder: &Path) -> Result<OomWatch, Failure> {
 }
 
 fn v2(file: PathBuf) -> Result<OomWatch, Failure> {
+    let counts = (killed(&file).unwrap_or(0), killed_above(&file));
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).at("make", "inotify descriptor")?;
     inotify.add_watch(&file, AddWatchFlags::IN_MODIFY).at("watch", file.display())?;
-    let killed = killed(&file).unwrap_or(0);
-    Ok(OomWatch { source: Source::V2(inotify, killed), file })
+    Ok(OomWatch { source: Source::V2(inotify, counts.0, counts.1), file })
+}
+
+/// The same of the group above, in which those of all below count too; the root has no such file.
+fn killed_above(events: &Path) -> Option<u64> {
+    killed(&events.parent()?.parent()?.join(events.file_name()?))
 }
 
 /// How many processes of a group the kernel has killed for memory.
@@ -71,7 +76,7 @@ impl AsFd for OomWatch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.source {
             Source::V1(event, _) => event.as_fd(),
-            Source::V2(inotify, _) => inotify.as_fd(),
+            Source::V2(inotify, ..) => inotify.as_fd(),
         }
     }
 }
@@ -86,15 +91,20 @@ impl OomWatch {
                 Err(Errno::EAGAIN | Errno::EINTR) => Ok(false),
                 Err(errno) => Err(Failure::new("read", "event descriptor", errno)),
             },
-            Source::V2(inotify, known) => {
-                match inotify.read_events() {
-                    Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => (),
+            Source::V2(inotify, known, known_above) => {
+                let changed = match inotify.read_events() {
+                    Ok(events) => events.iter().any(|event| event.mask.contains(AddWatchFlags::IN_MODIFY)),
+                    Err(Errno::EAGAIN | Errno::EINTR) => false,
                     Err(errno) => return Err(Failure::new("read", "inotify descriptor", errno)),
-                }
-                // The file changes for other reasons too, and may be gone with its group.
-                let now = killed(&self.file).unwrap_or(*known);
-                let more = now > *known;
-                *known = now;
+                };
+                // The file changes for other reasons too, and systemd removes a group as soon as it is empty, perhaps
+                // before we get to look: then what the group above has counted meanwhile tells.
+                let above = killed_above(&self.file);
+                let (now, more) = match killed(&self.file) {
+                    Some(now) => (now, now > *known),
+                    None => (*known, changed && above.zip(*known_above).is_some_and(|(now, before)| now > before)),
+                };
+                (*known, *known_above) = (now, above.or(*known_above));
                 Ok(more)
             }
         }
