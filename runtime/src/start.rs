@@ -32,7 +32,7 @@ impl Runtime {
     /// As [`Runtime::start`], for a container that [`Runtime::create_held`] made.
     pub fn start_held(&self, held: Held) -> Result<(), Error> {
         let (folder, record) = self.open_created(&held.record.id)?;
-        if (record.pid, record.start_time) != (held.record.pid, held.record.start_time) {
+        if !record.is_of_same(&held.record) {
             return Err(Error::NotFound(record.id));
         }
         self.execute(folder, &record, held.hooks.as_ref(), |_, patience| held.caller.start(patience))
@@ -74,7 +74,7 @@ impl Runtime {
     /// Ends a container, as the specification has it after a hook that failed, if it is still the same.
     fn end_same(&self, record: &Record) {
         let Ok(folder) = Folder::open(self.root(), &record.id, "end") else { return };
-        if folder.record(&record.id).is_ok_and(|now| now.start_time == record.start_time && now.pid == record.pid) {
+        if folder.record(&record.id).is_ok_and(|now| now.is_of_same(record)) {
             end(record);
         }
     }

@@ -61,6 +61,11 @@ impl Record {
         Ok(entrance)
     }
 
+    /// Whether this is the same container at another time, and not a later one of its name.
+    pub(crate) fn is_of_same(&self, other: &Record) -> bool {
+        (self.pid, self.start_time) == (other.pid, other.start_time)
+    }
+
     pub(crate) fn new(id: &str, bundle: PathBuf, rootfs: PathBuf, spec: &Spec) -> Record {
         Record {
             format: FORMAT,

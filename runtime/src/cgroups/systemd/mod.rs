@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::apply::Placed;
 use super::detect::Layout;
 use super::files::read_file;
+use super::folders::sub_folders;
 use super::{Cgroups, Group, Version, rootless};
 use crate::error::{Context, Error, Failure};
 use crate::identity::ProcessStat;
@@ -296,9 +297,7 @@ fn is_empty(group: &Path) -> bool {
     if let Ok(events) = read_file(&group.join("cgroup.events")) {
         return events.lines().any(|line| line == "populated 0");
     }
-    let Ok(below) = std::fs::read_dir(group) else { return false };
-    let has_groups = below.flatten().any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    !has_groups && read_file(&group.join("cgroup.procs")).is_ok_and(|processes| processes.is_empty())
+    sub_folders(group).is_empty() && read_file(&group.join("cgroup.procs")).is_ok_and(|processes| processes.is_empty())
 }
 
 const START: &str = "StartTransientUnit";
